@@ -1,0 +1,143 @@
+use super::super::testing::{child, dynamic, pid};
+use super::*;
+use crate::analytics::Remains;
+use crate::event::Restart;
+use ChildState::{Restarting, Running, Stopped};
+
+fn states(children: &Children) -> Vec<(String, Option<Pid>, ChildState)> {
+    let entry_of = |event: &HistoryEvent| HistoryEntry { event: event.clone(), remains: Remains::default() };
+    let view = children.view(0, entry_of);
+    let counted = |state| view.iter().filter(|child| child.state == state).count() as u64;
+    let counts = ChildCounts {
+        running: counted(Running) + children.unlisted.running,
+        restarting: counted(Restarting) + children.unlisted.restarting,
+        stopped: counted(Stopped) + children.unlisted.stopped,
+    };
+    assert_eq!(children.counts(), counts, "the counts agree with the list");
+    view.into_iter().map(|child| (child.child.label.to_string(), child.pid, child.state)).collect()
+}
+
+fn one(label: &str, run: Option<u64>, state: ChildState) -> Vec<(String, Option<Pid>, ChildState)> {
+    vec![(label.to_owned(), run.map(pid), state)]
+}
+
+// What the supervisor decided about a death is the state of the child.
+#[test]
+fn a_decision_moves_a_static_child() {
+    let table = [
+        (Restart::Permanent, Action::Restart, Some(Restarting)),
+        (Restart::Transient, Action::Leave, Some(Stopped)),
+        (Restart::Temporary, Action::Leave, None),
+        (Restart::Temporary, Action::Forget, None),
+        (Restart::Permanent, Action::GiveUp, Some(Stopped)),
+        (Restart::Transient, Action::AutoShutdown, Some(Stopped)),
+    ];
+    for (restart, action, expected) in table {
+        let (mut children, a) = (Children::default(), child("a", restart));
+        children.started(&a, Some(pid(1)), 0);
+        assert_eq!(states(&children), one("a", Some(1), Running));
+        children.ended(&a, pid(1), action, None, None);
+        let expected = expected.map_or(vec![], |state| one("a", None, state));
+        assert_eq!(states(&children), expected, "{restart} {action}");
+    }
+}
+
+// The life of a static child: restarts are counted, waiting has an end, an order stops it, a deletion removes it.
+#[test]
+fn a_static_child_runs_waits_runs_again_stops_and_goes() {
+    let (mut children, a) = (Children::default(), child("a", Restart::Permanent));
+    let entry_of = |event: &HistoryEvent| HistoryEntry { event: event.clone(), remains: Remains::default() };
+    children.started(&a, Some(pid(1)), 0);
+    children.ended(&a, pid(1), Action::Restart, Some(700), None);
+    assert_eq!(children.view(500, entry_of)[0].next_try, Some(Duration::from_nanos(200)));
+    children.start_failed(&a, Some(Action::Restart), Some(900));
+    assert_eq!(children.view(1000, entry_of)[0].next_try, Some(Duration::ZERO));
+    children.restarted(&a, pid(2), Some(pid(1)), 1000);
+    let view = children.view(1500, entry_of);
+    assert_eq!((view[0].restarts, view[0].next_try, view[0].uptime), (1, None, Some(Duration::from_nanos(500))));
+    children.ended(&a, pid(2), Action::Leave, None, None);
+    assert_eq!(states(&children), one("a", None, Stopped));
+    children.restarted(&a, pid(3), Some(pid(2)), 2000);
+    children.ended(&a, pid(3), Action::Restart, Some(9000), None);
+    children.stopped(&a, false);
+    assert_eq!(states(&children), one("a", None, Stopped));
+    children.stopped(&a, true);
+    assert_eq!(states(&children), []);
+}
+
+// OTP: a spec whose child answered `ignore` is kept, unless it is temporary or dynamic.
+#[test]
+fn an_ignored_child_is_stopped_if_its_spec_is_kept() {
+    let mut children = Children::default();
+    children.started(&child("a", Restart::Permanent), None, 0);
+    children.started(&child("b", Restart::Temporary), None, 0);
+    children.started(&dynamic("c", Restart::Permanent), None, 0);
+    assert_eq!(states(&children), one("a", None, Stopped));
+}
+
+// A start that nobody promised to repeat leaves no child behind, and a known one down.
+#[test]
+fn a_failed_start_without_a_decision_lists_nobody_new() {
+    let (mut children, a) = (Children::default(), child("a", Restart::Permanent));
+    children.start_failed(&a, None, None);
+    children.start_failed(&dynamic("d", Restart::Permanent), None, None);
+    assert_eq!(states(&children), []);
+    children.started(&a, Some(pid(1)), 0);
+    children.ended(&a, pid(1), Action::Restart, None, None);
+    children.start_failed(&a, None, None);
+    assert_eq!(states(&children), one("a", None, Stopped));
+}
+
+// A dynamic child is known by its run, and goes on under the next one.
+#[test]
+fn a_dynamic_child_is_followed_from_run_to_run() {
+    let (mut children, worker) = (Children::default(), dynamic("worker", Restart::Permanent));
+    children.started(&worker, Some(pid(1)), 0);
+    children.started(&worker, Some(pid(2)), 0);
+    children.ended(&worker, pid(1), Action::Restart, None, None);
+    children.start_failed(&worker, Some(Action::Restart), Some(5));
+    children.restarted(&worker, pid(3), Some(pid(1)), 0);
+    let running = |number| ("worker".to_owned(), Some(pid(number)), Running);
+    assert_eq!(states(&children), [running(3), running(2)]);
+    children.ended(&worker, pid(2), Action::Leave, None, None);
+    children.ended(&worker, pid(3), Action::Restart, None, None);
+    children.stopped(&worker, false);
+    assert_eq!(states(&children), []);
+}
+
+// The list is bounded, the counts are exact.
+#[test]
+fn dynamic_children_beyond_the_limit_are_counted() {
+    let (mut children, worker) = (Children::default(), dynamic("worker", Restart::Permanent));
+    let all = MAX_LISTED_DYNAMIC as u64 + 100;
+    for number in 0..all {
+        children.started(&worker, Some(pid(number)), 0);
+    }
+    assert_eq!(states(&children).len(), MAX_LISTED_DYNAMIC);
+    assert_eq!(children.counts().running, all);
+    for number in 0..all {
+        children.ended(&worker, pid(number), Action::Restart, None, None);
+    }
+    assert_eq!(children.counts(), ChildCounts { restarting: all, ..Default::default() });
+    for number in (0..all).rev() {
+        children.restarted(&worker, pid(all + number), Some(pid(number)), 0);
+    }
+    assert_eq!(children.counts(), ChildCounts { running: all, ..Default::default() });
+    for number in 0..all {
+        children.ended(&worker, pid(all + number), Action::Forget, None, None);
+    }
+    assert_eq!(states(&children), []);
+    assert_eq!(children.counts(), ChildCounts::default());
+}
+
+// With its supervisor a static child is down and a dynamic one is gone; the next incarnation begins anew.
+#[test]
+fn the_end_of_the_supervisor_stops_all_and_init_clears() {
+    let mut children = Children::default();
+    children.started(&child("a", Restart::Permanent), Some(pid(1)), 0);
+    children.started(&dynamic("d", Restart::Permanent), Some(pid(2)), 0);
+    children.all_ended();
+    assert_eq!(states(&children), one("a", None, Stopped));
+    children.clear();
+    assert_eq!(states(&children), []);
+}

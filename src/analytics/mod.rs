@@ -1,0 +1,231 @@
+//! The analytics server: every supervisor event, kept, bounded, and ready to be asked about.
+//!
+//! [`Analytics`] attaches to a [`Telemetry`] bus and keeps one [`Record`] for each supervisor name: a ring of the newest
+//! events, a digest of the causes of death, exact totals, and a view of the children. The questions are those of the
+//! `AnalyticsServer` that this crate goes back to; where the answers differ, they do on purpose:
+//!
+//! | the original | here |
+//! |---|---|
+//! | a death and the restart after it both count as a restart | `restarts` counts restarts, `failures` what failed |
+//! | a supervisor's total is the length of its list, at most 1000 | totals stand beside the ring and never forget |
+//! | a rate over more than the list is silently too low | exact from counts by the second, or marked as not `complete` |
+//! | an ordered stop is recognised by a setting of the child | by who ordered it |
+//! | state for each pid, for ever | for each name, until some time after its last incarnation ended |
+//! | windows in system time | in monotonic time; system time is only shown |
+//! | attaching twice fails | attaching the same server again is no error |
+//!
+//! Events are taken in where they happen: a question after an event sees the event.
+
+mod causes;
+mod children;
+mod fingerprint;
+mod history;
+mod record;
+pub mod registry;
+mod ring;
+mod stats;
+#[cfg(test)]
+mod testing;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+pub use self::causes::{Cause, MAX_CAUSES};
+pub use self::children::{ChildCounts, ChildState, ChildView, MAX_LISTED_DYNAMIC};
+pub use self::history::{
+    EventType, Fact, HistoryEntry, HistoryEvent, HistoryFilter, LAST_WORDS_KEPT, Output, RECENT_EVENTS, Remains,
+    Verdict,
+};
+pub use self::record::{
+    CausesPage, HistoryPage, INTENSITY_STAMPS_UNKNOWN, MAX_INTENSITY_STAMPS, Record, SupervisorConfig, SupervisorStats,
+    SupervisorView,
+};
+use self::registry::Registry;
+pub use self::stats::{FailureRate, MAX_SECONDS_COUNTED};
+use crate::event::{Event, EventKind, Payload, SupervisorEvent, SupervisorRef};
+use crate::telemetry::{AttachError, Handler, Telemetry, monotonic_now};
+
+/// The id of the handler that [`Analytics::attach`] attaches.
+pub const HANDLER_ID: &str = "analytics";
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnalyticsConfig {
+    /// Most events in the history of one supervisor name. With 0 only totals, causes and the view are kept.
+    pub history_capacity: usize,
+    /// How long a name is remembered after its last incarnation ended.
+    pub retention: Duration,
+    /// Most names kept apart; all beyond share [`OTHER`](registry::OTHER).
+    pub max_supervisors: usize,
+}
+
+/// No supervisor has this name, or it ended longer ago than the retention.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("not_found: no supervisor has the name {0:?}")]
+pub struct NotFound(pub String);
+
+/// The answer of [`Analytics::all_supervisor_stats`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct AllStats {
+    /// Supervisor names that are remembered, those that share [`OTHER`](registry::OTHER) included while they live.
+    pub total_supervisors: usize,
+    /// Restarts of all supervisors ever, those forgotten included.
+    pub total_restarts: u64,
+    /// Failures of all supervisors ever, those forgotten included.
+    pub total_failures: u64,
+    /// Time since the analytics server was created.
+    pub uptime: Duration,
+    /// Each name, sorted; at the end [`OTHER`](registry::OTHER), if the limit was ever reached.
+    pub supervisor_stats: Vec<SupervisorStats>,
+}
+
+/// The analytics server. Clones share what is kept.
+#[derive(Clone)]
+pub struct Analytics {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    epoch: Instant,
+    history_capacity: usize,
+    records: Registry<Record>,
+    /// Kept beside the records: a record is forgotten with its supervisor, a total must not be.
+    total_restarts: AtomicU64,
+    total_failures: AtomicU64,
+}
+
+// === impl AnalyticsConfig ===
+
+impl Default for AnalyticsConfig {
+    fn default() -> Self {
+        Self { history_capacity: 1000, retention: Duration::from_secs(15 * 60), max_supervisors: 1000 }
+    }
+}
+
+// === impl Analytics ===
+
+impl Analytics {
+    /// An empty store, whose uptime begins now.
+    pub fn new(config: AnalyticsConfig) -> Self {
+        let shared = Shared {
+            epoch: monotonic_now(),
+            history_capacity: config.history_capacity,
+            records: Registry::new(config.max_supervisors, config.retention),
+            total_restarts: AtomicU64::new(0),
+            total_failures: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Takes in all supervisor events of a bus from now on, under [`HANDLER_ID`]. Attaching again changes nothing.
+    ///
+    /// # Errors
+    /// [`AttachError`] if another analytics server is attached to the bus.
+    pub fn attach(&self, telemetry: &Telemetry) -> Result<(), AttachError> {
+        telemetry.attach_shared(HANDLER_ID, &EventKind::SUPERVISOR, self.shared.clone())
+    }
+
+    /// The record of a supervisor's name, made if the name is new; `now` only decides which ended names are forgotten.
+    pub fn record(&self, supervisor: &SupervisorRef, now: Instant) -> Arc<Record> {
+        self.shared.record(supervisor, now)
+    }
+
+    /// Most events in the history of one supervisor name.
+    pub fn history_capacity(&self) -> usize {
+        self.shared.history_capacity
+    }
+
+    /// The record of a supervisor's name, if it is remembered.
+    pub fn find(&self, name: &str) -> Option<Arc<Record>> {
+        self.shared.records.expire(monotonic_now());
+        self.shared.records.find(name, None)
+    }
+
+    /// The events of a supervisor that the filter wants, newest first.
+    ///
+    /// # Errors
+    /// [`NotFound`] if the name is not remembered.
+    pub fn restart_history(&self, name: &str, filter: &HistoryFilter) -> Result<HistoryPage, NotFound> {
+        Ok(self.get(name)?.history(filter))
+    }
+
+    /// How often a supervisor restarted children in the `window` that ends now.
+    ///
+    /// # Errors
+    /// [`NotFound`] if the name is not remembered.
+    pub fn failure_rate(&self, name: &str, window: Duration) -> Result<FailureRate, NotFound> {
+        Ok(self.get(name)?.failure_rate(window, monotonic_now()))
+    }
+
+    /// What children of a supervisor died of, most frequent first; with a child's label or id only its own causes.
+    ///
+    /// # Errors
+    /// [`NotFound`] if the name is not remembered.
+    pub fn causes(&self, name: &str, child: Option<&str>) -> Result<CausesPage, NotFound> {
+        Ok(self.get(name)?.causes(child))
+    }
+
+    /// Totals of all supervisors and of each.
+    pub fn all_supervisor_stats(&self) -> AllStats {
+        let (now, records) = (monotonic_now(), &self.shared.records);
+        records.expire(now);
+        let rows = records.rows();
+        AllStats {
+            total_supervisors: rows.len() + records.overflowed(),
+            total_restarts: self.shared.total_restarts.load(Ordering::Relaxed),
+            total_failures: self.shared.total_failures.load(Ordering::Relaxed),
+            uptime: now.saturating_duration_since(self.shared.epoch),
+            supervisor_stats: rows.iter().map(|row| &row.state).chain(&records.other()).map(|r| r.stats()).collect(),
+        }
+    }
+
+    /// All supervisors that are remembered with their children, sorted by name, without those that share
+    /// [`OTHER`](registry::OTHER).
+    pub fn supervisors(&self) -> Vec<SupervisorView> {
+        let now = monotonic_now();
+        self.shared.records.expire(now);
+        self.shared.records.rows().iter().map(|row| row.state.view(now)).collect()
+    }
+
+    fn get(&self, name: &str) -> Result<Arc<Record>, NotFound> {
+        self.find(name).ok_or_else(|| NotFound(name.to_owned()))
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn record(&self, supervisor: &SupervisorRef, now: Instant) -> Arc<Record> {
+        let (epoch, capacity) = (self.epoch, self.history_capacity);
+        self.records.get_or_insert(supervisor, now, |name| Record::new(name.clone(), epoch, capacity))
+    }
+
+    fn apply(&self, event: &SupervisorEvent) {
+        let (epoch, capacity) = (self.epoch, self.history_capacity);
+        let make = |name: &registry::Name| Record::new(name.clone(), epoch, capacity);
+        let added = self.records.with(&event.supervisor, event.time.monotonic, make, |record| record.apply(event));
+        if added.restarts > 0 {
+            self.total_restarts.fetch_add(added.restarts, Ordering::Relaxed);
+        }
+        if added.failures > 0 {
+            self.total_failures.fetch_add(added.failures, Ordering::Relaxed);
+        }
+        if matches!(event.payload, Payload::SupervisorTerminate { .. }) {
+            self.records.ended(&event.supervisor, event.time.monotonic);
+        }
+    }
+}
+
+impl Handler for Shared {
+    fn handle(&self, event: &Event) {
+        if let Event::Supervisor(event) = event {
+            self.apply(event);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,431 @@
+//! Everything known of one supervisor name, behind one lock that is held for one event or one answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+
+use super::causes::{Cause, Causes};
+use super::children::{ChildCounts, ChildView, Children};
+use super::history::{Fact, History, HistoryEntry, HistoryEvent, HistoryFilter, Remains};
+use super::registry::{Name, OTHER};
+use super::ring::Ring;
+use super::stats::{FailureRate, Stats, Totals};
+use crate::event::{
+    Action, ChildRef, Decision, ExitReason, Payload, Pid, Restart, Strategy, SupervisorEvent, Timestamp,
+};
+
+/// Restarts followed inside the intensity window if the limit is unknown.
+pub const INTENSITY_STAMPS_UNKNOWN: usize = 1000;
+
+/// Most restarts followed inside the intensity window, however generous the limit: the window's use is shown up to here.
+pub const MAX_INTENSITY_STAMPS: usize = 10_000;
+
+/// What a supervisor announced at its init. `None` is "unknown", for `parent` also "there is none".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SupervisorConfig {
+    /// How the failure of one child concerns its siblings.
+    pub strategy: Option<Strategy>,
+    /// Restarts allowed within `max_seconds`.
+    pub max_restarts: Option<u32>,
+    /// Length of the intensity window in seconds.
+    pub max_seconds: Option<u32>,
+    /// Name of the supervisor above.
+    pub parent: Option<Arc<str>>,
+}
+
+/// The answer to a question for a history.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistoryPage {
+    /// Whose history.
+    pub supervisor: Name,
+    /// Most events kept.
+    pub capacity: usize,
+    /// Events that ever entered the history.
+    pub total: u64,
+    /// Events that left it again because newer ones came.
+    pub evicted: u64,
+    /// The events that the filter wants, newest first.
+    pub events: Vec<HistoryEntry>,
+}
+
+/// The answer to a question for causes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CausesPage {
+    /// Whose causes.
+    pub supervisor: Name,
+    /// Most frequent first.
+    pub causes: Vec<Cause>,
+}
+
+/// One supervisor in the statistics of all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SupervisorStats {
+    /// Which.
+    pub supervisor: Name,
+    /// Its newest incarnation; none for [`OTHER`].
+    pub id: Option<Pid>,
+    /// Restarts ever, whatever their cause.
+    pub total_restarts: u64,
+    /// Failures ever: what OTP writes an error report for.
+    pub total_failures: u64,
+    /// Restarts among the newest [`RECENT_EVENTS`](super::RECENT_EVENTS) events of its history.
+    pub recent_restarts: u32,
+    /// The last restart, in milliseconds since the Unix epoch.
+    pub last_restart: Option<u64>,
+}
+
+/// One supervisor at the moment of a question.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SupervisorView {
+    /// Which.
+    pub supervisor: Name,
+    /// Its newest incarnation.
+    pub id: Option<Pid>,
+    /// Does that incarnation live?
+    pub up: bool,
+    /// Time since that incarnation's init; none if it ended or its init was not seen.
+    pub uptime: Option<Duration>,
+    /// What it announced at its init; none if that was not seen.
+    pub config: Option<SupervisorConfig>,
+    /// Restarts inside the intensity window; none if the window is unknown.
+    pub restarts_in_window: Option<u32>,
+    /// Children by state, those not listed included.
+    pub child_counts: ChildCounts,
+    /// Its children, at most [`MAX_LISTED_DYNAMIC`](super::MAX_LISTED_DYNAMIC) dynamic ones.
+    pub children: Vec<ChildView>,
+}
+
+/// What is kept of one supervisor name.
+///
+/// The record of [`OTHER`] stands for many supervisors: it has their history, causes and totals, but no incarnation,
+/// no config and no children, because those of different supervisors make no sense together.
+pub struct Record {
+    name: Name,
+    state: Mutex<RecordState>,
+}
+
+struct RecordState {
+    epoch: Instant,
+    /// The newest time seen. Two incarnations of a name have two authors, and windows need times that do not go back.
+    newest: u64,
+    is_shared: bool,
+    incarnation: Option<Incarnation>,
+    config: Option<SupervisorConfig>,
+    history: History,
+    causes: Causes,
+    stats: Stats,
+    /// When restarts after a failure were admitted, as the supervisor's own intensity counts them.
+    intensity: Ring<u64>,
+    children: Children,
+}
+
+/// The newest incarnation of a name.
+struct Incarnation {
+    key: u64,
+    id: Pid,
+    started_at: Option<u64>,
+    up: bool,
+}
+
+// === impl Record ===
+
+impl Record {
+    /// Nothing known yet. `epoch` is the zero of all [`HistoryEvent::at`].
+    pub(super) fn new(name: Name, epoch: Instant, capacity: usize) -> Self {
+        let state = RecordState {
+            epoch,
+            newest: 0,
+            is_shared: *name.supervisor == *OTHER,
+            incarnation: None,
+            config: None,
+            history: History::new(capacity),
+            causes: Causes::new(),
+            stats: Stats::new(capacity),
+            intensity: Ring::new(INTENSITY_STAMPS_UNKNOWN),
+            children: Children::default(),
+        };
+        Self { name, state: Mutex::new(state) }
+    }
+
+    /// Takes an event in; returns what it added to the totals.
+    pub(super) fn apply(&self, event: &SupervisorEvent) -> Totals {
+        self.state.lock().apply(event)
+    }
+
+    /// Whose record it is.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Children by state, exact however many there are; all 0 for the record of [`OTHER`], which has no children.
+    pub fn child_counts(&self) -> ChildCounts {
+        self.state.lock().children.counts()
+    }
+
+    /// Restarts after a failure that the intensity window holds at `now`; none if the window is unknown.
+    pub fn restarts_in_window(&self, now: Instant) -> Option<u32> {
+        let state = self.state.lock();
+        state.restarts_in_window(state.nanos(now))
+    }
+
+    /// Events in the history.
+    pub fn history_len(&self) -> usize {
+        self.state.lock().history.len()
+    }
+
+    /// Events pushed out of the history.
+    pub fn history_evicted(&self) -> u64 {
+        self.state.lock().history.evicted()
+    }
+
+    /// What the supervisor announced at its last init; none if no init was seen.
+    pub fn config(&self) -> Option<SupervisorConfig> {
+        self.state.lock().config.clone()
+    }
+
+    /// The events that the filter wants, newest first.
+    pub fn history(&self, filter: &HistoryFilter) -> HistoryPage {
+        let state = self.state.lock();
+        HistoryPage {
+            supervisor: self.name.clone(),
+            capacity: state.history.capacity(),
+            total: state.history.total(),
+            evicted: state.history.evicted(),
+            events: state.history.query(filter).map(|event| state.entry(event)).collect(),
+        }
+    }
+
+    /// The causes of deaths, most frequent first; with a child's label or id only its own.
+    pub fn causes(&self, child: Option<&str>) -> CausesPage {
+        CausesPage { supervisor: self.name.clone(), causes: self.state.lock().causes.list(child) }
+    }
+
+    /// What failed in the window that ends `now`.
+    pub fn failure_rate(&self, window: Duration, now: Instant) -> FailureRate {
+        let state = self.state.lock();
+        state.stats.failure_rate(window, state.nanos(now))
+    }
+
+    /// The supervisor's line in the statistics of all.
+    pub fn stats(&self) -> SupervisorStats {
+        let state = self.state.lock();
+        let totals = state.stats.totals();
+        SupervisorStats {
+            supervisor: self.name.clone(),
+            id: state.incarnation.as_ref().map(|incarnation| incarnation.id),
+            total_restarts: totals.restarts,
+            total_failures: totals.failures,
+            recent_restarts: state.history.recent_restarts(),
+            last_restart: state.stats.last_restart(),
+        }
+    }
+
+    /// The supervisor and its children at `now`.
+    pub fn view(&self, now: Instant) -> SupervisorView {
+        let state = self.state.lock();
+        let now = state.nanos(now);
+        let incarnation = state.incarnation.as_ref();
+        let started_at =
+            incarnation.filter(|incarnation| incarnation.up).and_then(|incarnation| incarnation.started_at);
+        SupervisorView {
+            supervisor: self.name.clone(),
+            id: incarnation.map(|incarnation| incarnation.id),
+            up: incarnation.is_some_and(|incarnation| incarnation.up),
+            uptime: started_at.map(|at| Duration::from_nanos(now.saturating_sub(at))),
+            config: state.config.clone(),
+            restarts_in_window: state.restarts_in_window(now),
+            child_counts: state.children.counts(),
+            children: state.children.view(now, |death| state.entry(death)),
+        }
+    }
+}
+
+// === impl RecordState ===
+
+impl RecordState {
+    fn apply(&mut self, event: &SupervisorEvent) -> Totals {
+        let before = self.stats.totals();
+        self.newest = self.newest.max(self.nanos(event.time.monotonic));
+        let is_current = self.follow(event);
+        match &event.payload {
+            Payload::SupervisorInit { strategy, max_restarts, max_seconds, parent } if is_current => {
+                let (strategy, max_restarts, max_seconds) = (*strategy, *max_restarts, *max_seconds);
+                self.begin(SupervisorConfig { strategy, max_restarts, max_seconds, parent: parent.clone() });
+            }
+            Payload::ChildStart { child, child_pid, .. } if is_current => {
+                self.children.started(child, *child_pid, self.newest);
+            }
+            Payload::ChildStop { child, deleted } if is_current => self.children.stopped(child, *deleted),
+            Payload::SupervisorInit { .. } | Payload::ChildStart { .. } | Payload::ChildStop { .. } => {}
+            Payload::ChildTerminate { child, child_pid, reason, shutdown, lifetime, decision, last_output, usage } => {
+                let remains = Remains { last_output: last_output.clone(), usage: *usage };
+                if !*shutdown && is_failure(child, reason) {
+                    self.stats.failed(self.newest);
+                }
+                let death = (!*shutdown && is_recorded(child, reason)).then(|| {
+                    self.failed(event.time, child, reason, &remains, |reason| Fact::Terminated {
+                        child_pid: *child_pid,
+                        reason,
+                        shutdown: *shutdown,
+                        lifetime_ms: millis(*lifetime),
+                        decision: (*decision).into(),
+                    })
+                });
+                if is_current {
+                    if !*shutdown {
+                        self.admitted(decision);
+                    }
+                    let next_try = self.next_try(decision);
+                    self.children.ended(child, *child_pid, decision.action, next_try, death.as_ref());
+                }
+                if let Some(death) = death {
+                    self.history.push(death, remains);
+                }
+            }
+            Payload::ChildRestart { child, child_pid, previous_pid, cause, downtime, .. } => {
+                let (child_pid, previous_pid, cause) = (*child_pid, *previous_pid, *cause);
+                let downtime_ms = downtime.map(millis);
+                let fact = Fact::Restarted { child_pid, previous_pid, cause, downtime_ms };
+                let restart = self.next_event(event.time, Some(child), fact);
+                self.stats.restarted(restart.at, restart.timestamp);
+                self.history.push(restart, Remains::default());
+                if is_current {
+                    self.children.restarted(child, child_pid, previous_pid, self.newest);
+                }
+            }
+            Payload::ChildStartError { child, reason, attempt, decision, last_output, .. } => {
+                let remains = Remains { last_output: last_output.clone(), usage: None };
+                let verdict = decision.map(Into::into);
+                let failure = self.failed(event.time, child, reason, &remains, |reason| Fact::StartError {
+                    reason,
+                    attempt: *attempt,
+                    decision: verdict,
+                });
+                self.stats.failed(self.newest);
+                self.history.push(failure, remains);
+                if is_current {
+                    if let Some(decision) = decision {
+                        self.admitted(decision);
+                    }
+                    let next_try = decision.as_ref().and_then(|decision| self.next_try(decision));
+                    self.children.start_failed(child, decision.map(|decision| decision.action), next_try);
+                }
+            }
+            Payload::SupervisorTerminate { reason, lifetime } => {
+                let fact = Fact::SupervisorTerminated { reason: reason.clone(), lifetime_ms: millis(*lifetime) };
+                let end = self.next_event(event.time, None, fact);
+                self.history.push(end, Remains::default());
+                if is_current {
+                    self.children.all_ended();
+                    if let Some(incarnation) = &mut self.incarnation {
+                        incarnation.up = false;
+                    }
+                }
+            }
+        }
+        let after = self.stats.totals();
+        Totals { restarts: after.restarts - before.restarts, failures: after.failures - before.failures }
+    }
+
+    /// Does the event speak of the newest incarnation? One that lost its name to the next still has deaths to record,
+    /// but its children are not those to be shown.
+    fn follow(&mut self, event: &SupervisorEvent) -> bool {
+        if self.is_shared {
+            return false;
+        }
+        let key = event.supervisor.key();
+        match &self.incarnation {
+            Some(current) if current.key == key => true,
+            Some(current) if current.key > key => false,
+            _ => {
+                self.incarnation = Some(Incarnation { key, id: event.supervisor.id, started_at: None, up: true });
+                self.children.clear();
+                self.intensity = Ring::new(self.intensity.limit());
+                true
+            }
+        }
+    }
+
+    /// An init: nothing of the incarnation's life before it counts.
+    fn begin(&mut self, config: SupervisorConfig) {
+        let stamps = config.max_restarts.map_or(INTENSITY_STAMPS_UNKNOWN, |max| max as usize + 1);
+        self.intensity = Ring::new(stamps.min(MAX_INTENSITY_STAMPS));
+        self.config = Some(config);
+        self.children.clear();
+        if let Some(incarnation) = &mut self.incarnation {
+            (incarnation.started_at, incarnation.up) = (Some(self.newest), true);
+        }
+    }
+
+    /// Makes the history's next event of a death or a failed start and counts it among the causes.
+    fn failed(
+        &mut self,
+        time: Timestamp,
+        child: &Arc<ChildRef>,
+        reason: &ExitReason,
+        remains: &Remains,
+        fact: impl FnOnce(ExitReason) -> Fact,
+    ) -> HistoryEvent {
+        let (place, reason) = self.causes.place(child, reason, remains);
+        let event = self.next_event(time, Some(child), fact(reason));
+        self.causes.count(place, child, &event, remains);
+        event
+    }
+
+    /// Makes the history's next event.
+    fn next_event(&self, time: Timestamp, child: Option<&Arc<ChildRef>>, fact: Fact) -> HistoryEvent {
+        let timestamp = time.system.duration_since(UNIX_EPOCH).map_or(0, millis);
+        HistoryEvent { id: self.history.next_id(), at: self.newest, timestamp, child: child.cloned(), fact }
+    }
+
+    /// Follows the supervisor's window. A decision that says nothing of a window whose limit is known did not use it: the
+    /// restart belongs to that of a sibling.
+    fn admitted(&mut self, decision: &Decision) {
+        let limit = self.config.as_ref().and_then(|config| config.max_restarts);
+        if decision.action == Action::Restart && decision.restarts_left.is_some() == limit.is_some() {
+            self.intensity.push(self.newest);
+        }
+    }
+
+    fn next_try(&self, decision: &Decision) -> Option<u64> {
+        (!decision.delay.is_zero()).then(|| self.newest.saturating_add(nanos(decision.delay)))
+    }
+
+    fn restarts_in_window(&self, now: u64) -> Option<u32> {
+        let window = Duration::from_secs(self.config.as_ref()?.max_seconds?.into());
+        let inside = self.intensity.count_from(now.saturating_sub(nanos(window)));
+        Some(inside.try_into().unwrap_or(u32::MAX))
+    }
+
+    fn entry(&self, event: &HistoryEvent) -> HistoryEntry {
+        let remains = self.history.last_words(event.id).or_else(|| self.causes.last_words(event.id));
+        HistoryEntry { event: event.clone(), remains: remains.cloned().unwrap_or_default() }
+    }
+
+    fn nanos(&self, time: Instant) -> u64 {
+        nanos(time.saturating_duration_since(self.epoch))
+    }
+}
+
+/// OTP writes an error report for every end of a permanent child and for every abnormal end; of a child whose restart
+/// type is unknown nothing may be assumed to be harmless.
+fn is_failure(child: &ChildRef, reason: &ExitReason) -> bool {
+    reason.is_abnormal() || child.restart.is_none_or(|restart| restart == Restart::Permanent)
+}
+
+/// A temporary child that ends normally is a task that is done: no matter of restarts, and there may be thousands.
+fn is_recorded(child: &ChildRef, reason: &ExitReason) -> bool {
+    reason.is_abnormal() || child.restart != Some(Restart::Temporary)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    duration.as_nanos().try_into().unwrap_or(u64::MAX)
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

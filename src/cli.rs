@@ -1,0 +1,121 @@
+//! The command line: flags with dotted names, as Prometheus people know them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Tells what died, why, and how many more deaths its supervisor will take.
+#[derive(Debug, Parser)]
+#[command(name = "restart_exporter", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the supervisors of a TOML file and serve what they tell
+    Run {
+        /// The file; without it nothing is supervised and only the endpoint runs
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        serve: ServeArgs,
+    },
+    /// Run a built-in tree whose children really crash, at different rhythms, for ever
+    Demo {
+        #[command(flatten)]
+        serve: ServeArgs,
+    },
+    /// Check a TOML file: exit status 0 if it is right, else 1 and what is wrong, with line and column
+    CheckConfig {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+/// What every command that serves takes.
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    /// Address to listen on, `host:port` or `unix:PATH`; may be given several times
+    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "127.0.0.1:8469", value_parser = listen_address)]
+    pub(crate) listen_addresses: Vec<ListenAddress>,
+
+    /// Path under which the metrics are served
+    #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = telemetry_path)]
+    pub(crate) telemetry_path: String,
+
+    /// Let requests over TCP restart and terminate children, and reload; over a `unix:` address they always may
+    #[arg(long = "web.enable-admin-api")]
+    pub(crate) enable_admin_api: bool,
+
+    /// How long the endpoint stays up after a top supervisor gave up, so that a scrape still sees it
+    #[arg(long = "exit.delay", value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub(crate) exit_delay: Duration,
+
+    /// Events kept in the history of each supervisor
+    #[arg(long = "history.capacity", value_name = "EVENTS", default_value_t = 1000,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) history_capacity: u32,
+
+    /// How long a supervisor's series and history stay after it ended
+    #[arg(long = "series.retention", value_name = "DURATION", default_value = "15m", value_parser = humantime::parse_duration)]
+    pub(crate) series_retention: Duration,
+
+    /// Supervisors kept apart; those beyond are counted together as `_other`
+    #[arg(long = "series.max-supervisors", value_name = "NUMBER", default_value_t = 1000)]
+    pub(crate) max_supervisors: usize,
+
+    /// Children kept apart, of all supervisors together; those beyond are counted as `_other` of their supervisor
+    #[arg(long = "series.max-children", value_name = "NUMBER", default_value_t = 10_000)]
+    pub(crate) max_children: usize,
+
+    /// Children kept apart under one supervisor
+    #[arg(long = "series.max-children-per-supervisor", value_name = "NUMBER", default_value_t = 50)]
+    pub(crate) max_children_per_supervisor: usize,
+
+    /// Least level that is logged
+    #[arg(long = "log.level", value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: LogLevel,
+
+    /// How log lines look
+    #[arg(long = "log.format", value_name = "FORMAT", default_value = "logfmt")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// Where to listen.
+#[derive(Clone, Debug)]
+pub(crate) enum ListenAddress {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogFormat {
+    Logfmt,
+    Json,
+}
+
+fn listen_address(address: &str) -> Result<ListenAddress, String> {
+    match address.strip_prefix("unix:") {
+        Some("") => Err("the path after `unix:` is empty".into()),
+        Some(path) => Ok(ListenAddress::Unix(path.into())),
+        None => address.parse().map(ListenAddress::Tcp).map_err(|_| "neither `IP:PORT` nor `unix:PATH`".into()),
+    }
+}
+
+fn telemetry_path(path: &str) -> Result<String, String> {
+    if path.starts_with('/') && path.len() > 1 && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?') {
+        return Ok(path.into());
+    }
+    Err("a path begins with `/`, has at least one character more, and no `?`, space or control character".into())
+}

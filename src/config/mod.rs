@@ -1,0 +1,258 @@
+//! The TOML file of `restart_exporter run FILE`: supervisors and the processes they run.
+//!
+//! ```toml
+//! [[supervisor]]
+//! name = "payments"
+//! strategy = "rest_for_one"
+//! max_restarts = 3
+//! max_seconds = 5
+//!
+//! [[supervisor.child]]
+//! id = "redis"
+//! command = ["redis-server", "--port", "6380"]
+//! env = { LANG = "C" }
+//! shutdown = "10s"
+//! ```
+//!
+//! Unknown keys are errors, and an error names file, line, column and key.
+
+mod build;
+mod tables;
+
+use std::ops::Range;
+use std::path::Path;
+
+use serde_path_to_error::Segment;
+use thiserror::Error;
+
+use crate::supervisor::Supervisor;
+use tables::File;
+
+/// Largest file read, in bytes: far beyond any tree a person writes.
+pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// What is wrong with a configuration file, and where.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{file}: {error}")]
+    Read {
+        /// The file.
+        file: String,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// The file is larger than [`MAX_FILE_BYTES`].
+    #[error("{file}: larger than {MAX_FILE_BYTES} bytes")]
+    TooLarge {
+        /// The file.
+        file: String,
+    },
+    /// Its text is not what it should be.
+    #[error("{file}:{line}:{column}: {key}{message}")]
+    Invalid {
+        /// The file.
+        file: String,
+        /// Line, from 1.
+        line: usize,
+        /// Column in characters, from 1.
+        column: usize,
+        /// Path of the key followed by a colon and a space, such as `supervisor[0].strategy: `; empty if there is none.
+        key: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// Reads a file and turns it into supervisors, in the order in which they stand there.
+///
+/// # Errors
+/// [`ConfigError`] for the first thing that is wrong; nothing of the file is used then.
+pub fn load(path: &Path) -> Result<Vec<Supervisor>, ConfigError> {
+    let file = path.display().to_string();
+    let read = |error| ConfigError::Read { file: file.clone(), error };
+    if std::fs::metadata(path).map_err(read)?.len() > MAX_FILE_BYTES {
+        return Err(ConfigError::TooLarge { file });
+    }
+    let text = std::fs::read_to_string(path).map_err(read)?;
+    parse(&file, &text)
+}
+
+/// Turns the text of a file into supervisors; `file` is only named in errors.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] for the first thing that is wrong.
+pub fn parse(file: &str, text: &str) -> Result<Vec<Supervisor>, ConfigError> {
+    let invalid = |span: Option<Range<usize>>, key: String, message: String| {
+        let (line, column) = position(text, span.map_or(0, |span| span.start));
+        ConfigError::Invalid { file: file.into(), line, column, key, message }
+    };
+    let document = toml::Deserializer::parse(text)
+        .map_err(|error| invalid(error.span(), String::new(), error.message().into()))?;
+    let tables: File = serde_path_to_error::deserialize(document)
+        .map_err(|error| invalid(error.inner().span(), key_path(error.path()), in_words(error.inner().message())))?;
+    build::supervisors(tables.supervisor)
+        .map_err(|fault| invalid(Some(fault.span), format!("{}: ", fault.key), fault.message))
+}
+
+/// The path of a key as a person writes it, with a colon behind.
+fn key_path(path: &serde_path_to_error::Path) -> String {
+    let mut key = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => key.push_str(&format!("[{index}]")),
+            // `Spanned` shows up as a key of its own, which no file has.
+            Segment::Map { key: name } if name.starts_with("$__serde_spanned") => {}
+            Segment::Map { key: name } => {
+                let dot = if key.is_empty() { "" } else { "." };
+                key.push_str(&format!("{dot}{name}"));
+            }
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    if key.is_empty() { key } else { key + ": " }
+}
+
+/// What serde says, in the words of TOML: it says sequence for an array, and map for a table.
+fn in_words(message: &str) -> String {
+    let Some((found, expected)) = message.rsplit_once(", expected ") else { return message.into() };
+    let found = found.replace("invalid type: map", "invalid type: table");
+    let found = found.replace("invalid type: sequence", "invalid type: array");
+    let expected = match expected {
+        "a sequence" => "an array",
+        "a map" => "a table",
+        "path string" => "a path as a string",
+        other => other,
+    };
+    format!("{found}, expected {expected}")
+}
+
+/// Line and column of a byte, both from 1.
+fn position(text: &str, byte: usize) -> (usize, usize) {
+    let before = &text[..text.floor_char_boundary(byte)];
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    (line, column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        parse("tree.toml", text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_file_with_every_key_is_understood() {
+        let text = r#"
+            [[supervisor]]
+            name = "payments"
+            strategy = "rest_for_one"
+            max_restarts = 10
+            max_seconds = 60
+            auto_shutdown = "any_significant"
+
+            [[supervisor.child]]
+            id = "store"
+            command = ["sh", "-c", "exec sleep 1000"]
+            cwd = "/tmp"
+            env = { LANG = "C" }
+            env_clear = true
+            env_inherit = ["PATH"]
+            umask = "027"
+            ok_exit_codes = [3, 75]
+            ready = { tcp = "127.0.0.1:6380", interval = "100ms", timeout = "5s" }
+            output = "raw"
+            last_output = { lines = 100, bytes = 65536, stdout = true }
+            restart = "transient"
+            shutdown = "1m 30s"
+            stop_signal = "SIGINT"
+            significant = true
+            backoff = { initial = "1s", max = "5m", factor = 3, jitter = 0.5, reset_after = "1m" }
+
+            [[supervisor.child]]
+            id = "worker"
+            command = "sleep 1000 | cat"
+            shell = true
+            shutdown = "infinity"
+
+            [[supervisor]]
+            name = "web"
+
+            [[supervisor]]
+            name = "sessions"
+            parent = "payments"
+        "#;
+        let supervisors = parse("tree.toml", text).unwrap();
+        assert_eq!(supervisors.iter().map(Supervisor::name).collect::<Vec<_>>(), ["payments", "web"]);
+        let shown = format!("{:?}", supervisors[0]);
+        for word in [
+            "RestForOne",
+            "max_restarts: 10",
+            "max_seconds: 60",
+            "Transient",
+            "Timeout(90s)",
+            "Infinity",
+            "initial: 1s, max: 300s, factor: 3.0",
+        ] {
+            assert!(shown.contains(word), "{word} in {shown}");
+        }
+    }
+
+    // An error names file, line, column and key; unknown keys are errors.
+    #[test]
+    fn an_error_names_file_line_column_and_key() {
+        let table = [
+            (
+                "[[supervisor]]\nname = 1",
+                "tree.toml:2:8: supervisor[0].name: invalid type: integer `1`, expected a string",
+            ),
+            (
+                "[[supervisor]]\nname = \"a\"\nmax_restart = 1",
+                "tree.toml:3:1: supervisor[0].max_restart: unknown field",
+            ),
+            ("[[supervisor]]\n", "tree.toml:1:1: supervisor[0]: missing field `name`"),
+            ("name = ", "tree.toml:1:8: "),
+            (
+                "[[supervisor]]\nname = \"a\"\nstrategy = \"one_for_two\"",
+                "tree.toml:3:12: supervisor[0].strategy: invalid value: string \"one_for_two\", expected `one_for_one`",
+            ),
+            (
+                "[[supervisor]]\nname = \"a\"\n[[supervisor.child]]\nid = \"c\"\ncommand = [\"sh\"]\nshutdown = \"soon\"",
+                "tree.toml:6:12: supervisor[0].child[0].shutdown: invalid value: string \"soon\", expected `brutal_kill`",
+            ),
+            (
+                "[[supervisor]]\nname = \"a\"\n[[supervisor.child]]\nid = \"c\"\ncommand = []",
+                "tree.toml:5:11: supervisor[0].child[0].command: the command is empty",
+            ),
+            ("[[supervisor]]\nname = \"a/b\"", "tree.toml:2:8: supervisor[0].name: invalid id \"a/b\""),
+            (
+                "[[supervisor]]\nname = \"a\"\nmax_seconds = 0",
+                "tree.toml:3:15: supervisor[0].max_seconds: invalid value: integer `0`, expected a whole number from 1",
+            ),
+            (
+                "[[supervisor]]\nname = \"a\"\n[[supervisor]]\nname = \"a\"",
+                "tree.toml:4:8: supervisor[1].name: another supervisor is named \"a\"",
+            ),
+            (
+                "[[supervisor]]\nname = \"a\"\n[[supervisor.child]]\nid = \"c\"\ncommand = [\"sh\"]\nsignificant = true",
+                "tree.toml:6:15: supervisor[0].child[0].significant: child \"c\" is significant, but",
+            ),
+        ];
+        for (text, expected) in table {
+            let error = error(text);
+            assert!(error.starts_with(expected), "{text}\n  gives {error}\n  not   {expected}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_absent_or_too_large_is_named() {
+        let absent = load(Path::new("no/such.toml")).unwrap_err().to_string();
+        assert!(absent.starts_with("no/such.toml: No such file"), "{absent}");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("large.toml");
+        std::fs::write(&path, vec![b'#'; MAX_FILE_BYTES as usize + 1]).unwrap();
+        assert!(load(&path).unwrap_err().to_string().ends_with("larger than 1048576 bytes"));
+    }
+}

@@ -1,0 +1,342 @@
+//! The vocabulary: every word that supervisors, the bus, the history, the metrics and the HTTP API share.
+//!
+//! Plain data over `std`; nothing here acts. The words are OTP's and Elixir's, so that an Erlang reader is at home:
+//!
+//! | event name | [`EventKind`] | OTP's report |
+//! |---|---|---|
+//! | `[supervisor, init]` | [`SupervisorInit`](EventKind::SupervisorInit) | – |
+//! | `[supervisor, child, start]` | [`ChildStart`](EventKind::ChildStart) | `progress` |
+//! | `[supervisor, child, start_error]` | [`ChildStartError`](EventKind::ChildStartError) | `start_error` |
+//! | `[supervisor, child, terminate]` | [`ChildTerminate`](EventKind::ChildTerminate) | `child_terminated`, `shutdown_error` |
+//! | `[supervisor, child, restart]` | [`ChildRestart`](EventKind::ChildRestart) | `progress` after `child_terminated` |
+//! | `[supervisor, child, stop]` | [`ChildStop`](EventKind::ChildStop) | – |
+//! | `[supervisor, terminate]` | [`SupervisorTerminate`](EventKind::SupervisorTerminate) | `shutdown` (when it gave up) |
+//! | `[telemetry, handler, failure]` | [`HandlerFailure`](EventKind::HandlerFailure) | as hex `telemetry` |
+//! | `[telemetry, span, start \| stop \| exception]` | [`SpanStart`](EventKind::SpanStart), [`SpanStop`](EventKind::SpanStop), [`SpanException`](EventKind::SpanException) | as `telemetry:span/3` |
+
+mod reason;
+mod who;
+mod words;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+pub use reason::{Detail, ExitReason, MAX_DETAIL_BYTES, Panic, SupervisorExit};
+pub use who::{ChildRef, InvalidPid, Pid, SupervisorRef};
+pub use words::{Action, AutoShutdown, ChildType, ReasonClass, Restart, RestartCause, Strategy, SupervisorExitClass};
+
+// === Names of events ===
+
+/// What can be announced on the bus: a closed set, so that dispatch is an array index and a consumer's `match` is
+/// checked by the compiler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum EventKind {
+    /// A supervisor begins to start its children.
+    SupervisorInit,
+    /// A child started for the first time, or chose to be ignored.
+    ChildStart,
+    /// An attempt to start a child failed.
+    ChildStartError,
+    /// A running child ended, by itself or on order.
+    ChildTerminate,
+    /// A child runs again.
+    ChildRestart,
+    /// A child that was not running will not be started again: its pending restart was cancelled, or its spec deleted.
+    ChildStop,
+    /// A supervisor ended; all its children have ended before.
+    SupervisorTerminate,
+    /// A handler panicked and was detached.
+    HandlerFailure,
+    /// A span of [`Telemetry::span`](crate::telemetry::Telemetry::span) began.
+    SpanStart,
+    /// A span ended by returning.
+    SpanStop,
+    /// A span ended by a panic.
+    SpanException,
+}
+
+impl EventKind {
+    /// Every kind, in the order of the discriminants.
+    pub const ALL: [EventKind; 11] = [
+        EventKind::SupervisorInit,
+        EventKind::ChildStart,
+        EventKind::ChildStartError,
+        EventKind::ChildTerminate,
+        EventKind::ChildRestart,
+        EventKind::ChildStop,
+        EventKind::SupervisorTerminate,
+        EventKind::HandlerFailure,
+        EventKind::SpanStart,
+        EventKind::SpanStop,
+        EventKind::SpanException,
+    ];
+
+    /// The kinds that a supervisor emits; the first [`EventKind::SUPERVISOR`]`.len()` of [`EventKind::ALL`].
+    pub const SUPERVISOR: [EventKind; 7] = [
+        EventKind::SupervisorInit,
+        EventKind::ChildStart,
+        EventKind::ChildStartError,
+        EventKind::ChildTerminate,
+        EventKind::ChildRestart,
+        EventKind::ChildStop,
+        EventKind::SupervisorTerminate,
+    ];
+
+    /// The event's name as `:telemetry` writes it, a list of atoms.
+    pub const fn name(self) -> &'static [&'static str] {
+        match self {
+            EventKind::SupervisorInit => &["supervisor", "init"],
+            EventKind::ChildStart => &["supervisor", "child", "start"],
+            EventKind::ChildStartError => &["supervisor", "child", "start_error"],
+            EventKind::ChildTerminate => &["supervisor", "child", "terminate"],
+            EventKind::ChildRestart => &["supervisor", "child", "restart"],
+            EventKind::ChildStop => &["supervisor", "child", "stop"],
+            EventKind::SupervisorTerminate => &["supervisor", "terminate"],
+            EventKind::HandlerFailure => &["telemetry", "handler", "failure"],
+            EventKind::SpanStart => &["telemetry", "span", "start"],
+            EventKind::SpanStop => &["telemetry", "span", "stop"],
+            EventKind::SpanException => &["telemetry", "span", "exception"],
+        }
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}]", self.name().join(", "))
+    }
+}
+
+// === Events ===
+
+/// The two clocks, read together where an event happens.
+///
+/// Every window and duration comes from `monotonic`; `system` is only for showing to people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timestamp {
+    /// For arithmetic: never goes back.
+    pub monotonic: Instant,
+    /// For people: may be stepped by an administrator or NTP.
+    pub system: SystemTime,
+}
+
+/// One thing that happened, as handlers receive it.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// From inside a supervisor.
+    Supervisor(SupervisorEvent),
+    /// From the bus itself: a handler panicked and was detached.
+    HandlerFailure(HandlerFailure),
+    /// From a measured piece of work.
+    Span(Span),
+}
+
+impl Event {
+    /// Under which name the event is dispatched.
+    pub fn kind(&self) -> EventKind {
+        match self {
+            Event::Supervisor(event) => event.payload.kind(),
+            Event::HandlerFailure(_) => EventKind::HandlerFailure,
+            Event::Span(span) => match span.phase {
+                SpanPhase::Start => EventKind::SpanStart,
+                SpanPhase::Stop { .. } => EventKind::SpanStop,
+                SpanPhase::Exception { .. } => EventKind::SpanException,
+            },
+        }
+    }
+}
+
+/// An event of one supervisor. All events of one supervisor come from one author, in the order in which they happened.
+#[derive(Clone, Debug)]
+pub struct SupervisorEvent {
+    /// Whose event it is.
+    pub supervisor: Arc<SupervisorRef>,
+    /// When it happened.
+    pub time: Timestamp,
+    /// What happened: measurements and metadata.
+    pub payload: Payload,
+}
+
+/// What a [`SupervisorEvent`] says. `None` is "unknown" or "there is none", never zero.
+#[derive(Clone, Debug)]
+pub enum Payload {
+    /// `[supervisor, init]`
+    SupervisorInit {
+        /// How the failure of one child concerns its siblings.
+        strategy: Option<Strategy>,
+        /// Restarts allowed within `max_seconds`.
+        max_restarts: Option<u32>,
+        /// Length of the intensity window in seconds.
+        max_seconds: Option<u32>,
+        /// Name of the supervisor above, none for a top one.
+        parent: Option<Arc<str>>,
+    },
+    /// `[supervisor, child, start]`
+    ChildStart {
+        /// Which child.
+        child: Arc<ChildRef>,
+        /// The running child; none if its start function answered `ignore`.
+        child_pid: Option<Pid>,
+        /// Time the start took, until the child was ready.
+        duration: Duration,
+    },
+    /// `[supervisor, child, start_error]`
+    ChildStartError {
+        /// Which child.
+        child: Arc<ChildRef>,
+        /// Why it did not start.
+        reason: ExitReason,
+        /// 1 for the first failed attempt since the child last ran.
+        attempt: u32,
+        /// Time the failed attempt took.
+        duration: Duration,
+        /// What the supervisor decided; none where the caller of `start_child` decides.
+        decision: Option<Decision>,
+        /// Last lines the attempt wrote, oldest first; none where output is not captured.
+        last_output: Option<Arc<[Box<str>]>>,
+    },
+    /// `[supervisor, child, terminate]`
+    ChildTerminate {
+        /// Which child.
+        child: Arc<ChildRef>,
+        /// The run that ended.
+        child_pid: Pid,
+        /// How it ended.
+        reason: ExitReason,
+        /// Did the supervisor order it?
+        shutdown: bool,
+        /// Time from ready to the end.
+        lifetime: Duration,
+        /// What becomes of the child.
+        decision: Decision,
+        /// Last lines the run wrote, oldest first; none where output is not captured.
+        last_output: Option<Arc<[Box<str>]>>,
+        /// What the run used; none where it is not known.
+        usage: Option<Usage>,
+    },
+    /// `[supervisor, child, restart]`
+    ChildRestart {
+        /// Which child.
+        child: Arc<ChildRef>,
+        /// The new run.
+        child_pid: Pid,
+        /// The run before, none if the child never ran.
+        previous_pid: Option<Pid>,
+        /// Whose failure or wish it was.
+        cause: RestartCause,
+        /// Time from the end of the run before until the new one was ready; none if there was no run before.
+        downtime: Option<Duration>,
+        /// Time the start took, until the child was ready.
+        duration: Duration,
+    },
+    /// `[supervisor, child, stop]`
+    ChildStop {
+        /// Which child.
+        child: Arc<ChildRef>,
+        /// Is its spec gone too (`delete_child`)?
+        deleted: bool,
+    },
+    /// `[supervisor, terminate]`
+    SupervisorTerminate {
+        /// Why.
+        reason: SupervisorExit,
+        /// Time since its init began.
+        lifetime: Duration,
+    },
+}
+
+impl Payload {
+    /// The kind of event this payload belongs to.
+    pub fn kind(&self) -> EventKind {
+        match self {
+            Payload::SupervisorInit { .. } => EventKind::SupervisorInit,
+            Payload::ChildStart { .. } => EventKind::ChildStart,
+            Payload::ChildStartError { .. } => EventKind::ChildStartError,
+            Payload::ChildTerminate { .. } => EventKind::ChildTerminate,
+            Payload::ChildRestart { .. } => EventKind::ChildRestart,
+            Payload::ChildStop { .. } => EventKind::ChildStop,
+            Payload::SupervisorTerminate { .. } => EventKind::SupervisorTerminate,
+        }
+    }
+}
+
+/// `[telemetry, handler, failure]`: a handler panicked, is detached from all its events, and harmed nobody.
+#[derive(Clone, Debug)]
+pub struct HandlerFailure {
+    /// When.
+    pub time: Timestamp,
+    /// The handler that failed.
+    pub handler_id: Arc<str>,
+    /// The event it failed on.
+    pub event_name: EventKind,
+    /// What the panic said.
+    pub reason: Detail,
+}
+
+/// `[telemetry, span, …]`: a measured piece of work, after `telemetry:span/3`.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// What is measured.
+    pub name: &'static str,
+    /// The same number in the start and in the end of one span, unique in the process.
+    pub context: u64,
+    /// When this phase was reached.
+    pub time: Timestamp,
+    /// Where the span stands.
+    pub phase: SpanPhase,
+}
+
+/// The phases of a [`Span`].
+#[derive(Clone, Debug)]
+pub enum SpanPhase {
+    /// The work begins.
+    Start,
+    /// The work returned.
+    Stop {
+        /// Time since the start.
+        duration: Duration,
+    },
+    /// The work panicked; the panic goes on to the caller.
+    Exception {
+        /// Time since the start.
+        duration: Duration,
+        /// What the panic said.
+        reason: Detail,
+    },
+}
+
+/// What a process used in its life, as the kernel counts it for itself and those of its own children that it waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Most memory it had resident at once.
+    pub peak_memory_bytes: u64,
+    /// Processor time, user and system.
+    pub cpu: Duration,
+}
+
+/// What the supervisor decided about a child that ended, and how much room is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What happens to the child.
+    pub action: Action,
+    /// How long the supervisor waits before it does so.
+    pub delay: Duration,
+    /// Restarts that the window still allows after this decision; none if unknown (a node whose limits are unknown), or if
+    /// the window was not asked (an ordered stop, or a sibling that is restarted along with the child that failed).
+    pub restarts_left: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Dispatch indexes by the discriminant, so ALL must list the kinds in that order.
+    #[test]
+    fn all_kinds_stand_in_the_order_of_their_discriminants() {
+        for (index, kind) in EventKind::ALL.iter().enumerate() {
+            assert_eq!(*kind as usize, index);
+        }
+        assert_eq!(EventKind::ALL[..EventKind::SUPERVISOR.len()], EventKind::SUPERVISOR);
+    }
+}

@@ -1,0 +1,144 @@
+//! OTP's words: closed sets, spelled the same in labels, JSON and files.
+
+use std::fmt;
+
+/// Declares a closed set of words with the spelling used in labels, JSON and files.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $word:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name {
+            $($(#[$word_doc])* #[doc = concat!("Spelled `", $text, "`.")] $word,)+
+        }
+
+        impl $name {
+            /// Every word of the set, in the order of the discriminants.
+            pub const ALL: &'static [$name] = &[$($name::$word,)+];
+
+            /// The spelling used in labels, JSON and files.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $($name::$word => $text,)+
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// How the failure of one child concerns its siblings (OTP: restart strategies).
+    Strategy {
+        /// Only the failed child is restarted.
+        OneForOne = "one_for_one",
+        /// All children are stopped and restarted.
+        OneForAll = "one_for_all",
+        /// The failed child and those started after it are stopped and restarted.
+        RestForOne = "rest_for_one",
+        /// Children are added while running and are independent (Elixir's `DynamicSupervisor`).
+        Dynamic = "dynamic",
+    }
+}
+
+words! {
+    /// When a child that ended is restarted (OTP: restart types).
+    Restart {
+        /// Always.
+        Permanent = "permanent",
+        /// Only after an abnormal end, see [`ExitReason::is_abnormal`](super::ExitReason::is_abnormal).
+        Transient = "transient",
+        /// Never; the spec goes with the child.
+        Temporary = "temporary",
+    }
+}
+
+words! {
+    /// What a child is.
+    ChildType {
+        /// It works.
+        Worker = "worker",
+        /// It supervises.
+        Supervisor = "supervisor",
+    }
+}
+
+words! {
+    /// When a supervisor shuts itself down because significant children ended (OTP 24 and later).
+    AutoShutdown {
+        /// It does not.
+        Never = "never",
+        /// When any significant child ended by itself and is not restarted.
+        AnySignificant = "any_significant",
+        /// When the last significant child did.
+        AllSignificant = "all_significant",
+    }
+}
+
+words! {
+    /// Why a child runs again.
+    RestartCause {
+        /// It failed.
+        Failure = "failure",
+        /// A sibling failed, and the strategy includes this child.
+        Sibling = "sibling",
+        /// An operator asked for it.
+        Requested = "requested",
+    }
+}
+
+words! {
+    /// What a supervisor does about a child that ended.
+    Action {
+        /// Starts it again.
+        Restart = "restart",
+        /// Keeps the spec, the child stays down.
+        Leave = "leave",
+        /// Drops the spec with the child.
+        Forget = "forget",
+        /// Stops all children and ends: one restart too many within the window.
+        GiveUp = "give_up",
+        /// Stops all children and ends: the significant child it lived for is done.
+        AutoShutdown = "auto_shutdown",
+    }
+}
+
+words! {
+    /// The class of an [`ExitReason`](super::ExitReason): a closed set, so that it can be a label.
+    ReasonClass {
+        /// Ended by itself, without an error.
+        Normal = "normal",
+        /// Told to stop, and did.
+        Shutdown = "shutdown",
+        /// Returned an error or a non-zero exit code.
+        Error = "error",
+        /// Panicked.
+        Panic = "panic",
+        /// Aborted, or killed by SIGKILL.
+        Killed = "killed",
+        /// Ended by another signal.
+        Signal = "signal",
+        /// Killed for memory, as the kernel's own counter proves.
+        Oom = "oom",
+        /// Told to stop, did not in time, and was killed.
+        Timeout = "timeout",
+    }
+}
+
+words! {
+    /// The class of a [`SupervisorExit`](super::SupervisorExit).
+    SupervisorExitClass {
+        /// Stopped through its handle.
+        Normal = "normal",
+        /// Stopped by its parent, or because a significant child was done.
+        Shutdown = "shutdown",
+        /// Gave up: one restart too many within the window.
+        MaxIntensity = "max_intensity",
+        /// A child could not be started at init, or the supervisor itself was killed.
+        Error = "error",
+    }
+}

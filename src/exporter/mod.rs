@@ -1,0 +1,381 @@
+//! The composition root: bind, wire, supervise, serve. What starts first stands first.
+
+mod tops;
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use thiserror::Error;
+use tokio::net::{TcpListener, ToSocketAddrs};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::analytics::{Analytics, AnalyticsConfig};
+use crate::control::{self, Control};
+use crate::event::SupervisorExit;
+use crate::http::{self, App, Listener};
+use crate::metrics::{Metrics, MetricsConfig};
+use crate::supervisor::{Changes, ControlError, StartError, Supervisor, SupervisorHandle};
+use crate::telemetry::{AttachError, Telemetry};
+use crate::wire;
+use tops::Tops;
+
+/// What can go wrong with an exporter.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Bind {
+        /// The address.
+        address: String,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// Another exporter is attached to the same bus.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// A supervisor did not start.
+    #[error("supervisor {name:?}: {error}")]
+    Start {
+        /// Its name.
+        name: String,
+        /// Why not.
+        error: StartError,
+    },
+    /// A supervisor of the same name runs.
+    #[error(transparent)]
+    Control(#[from] control::Error),
+    /// A supervisor could not be reconfigured.
+    #[error("supervisor {name:?}: {error}")]
+    Reconfigure {
+        /// Its name.
+        name: String,
+        /// Why not.
+        error: ControlError,
+    },
+    /// A top supervisor ended by a failure, and nobody is above it to decide what now.
+    #[error("supervisor {name:?} ended: {exit}")]
+    GaveUp {
+        /// Its name.
+        name: String,
+        /// Why.
+        exit: SupervisorExit,
+    },
+}
+
+/// Limits and places of an exporter; the defaults are those of the command line.
+#[derive(Clone)]
+pub struct ExporterBuilder {
+    telemetry: Telemetry,
+    telemetry_path: Arc<str>,
+    history_capacity: usize,
+    metrics: MetricsConfig,
+    admin_api: bool,
+    exit_delay: Duration,
+}
+
+/// An endpoint that shows what its supervisors tell.
+///
+/// ```no_run
+/// use restart_exporter::prelude::*;
+///
+/// # async fn run() -> Result<(), restart_exporter::Error> {
+/// let exporter = Exporter::bind("127.0.0.1:8469").await?;
+/// let workers = Supervisor::new("workers")
+///     .child(ChildSpec::task("mailer", |stop| async move { stop.stopped().await }));
+/// exporter.supervise(workers).await?;
+/// exporter.serve(tokio::signal::ctrl_c()).await
+/// # }
+/// ```
+pub struct Exporter {
+    telemetry: Telemetry,
+    analytics: Analytics,
+    metrics: Metrics,
+    control: Control,
+    app: App,
+    tops: Tops,
+    exit_delay: Duration,
+    listeners: Mutex<JoinSet<()>>,
+    stop: watch::Sender<bool>,
+}
+
+/// Reloads the supervisors while [`Exporter::serve`] has the exporter. Cheap to clone.
+#[derive(Clone)]
+pub struct Reloader {
+    load: Arc<dyn Fn() -> Result<Vec<Supervisor>, String> + Send + Sync>,
+    tops: Tops,
+}
+
+impl Reloader {
+    /// Loads the supervisors again, and makes them the top ones. The outcome is logged.
+    ///
+    /// # Errors
+    /// Why they could not be loaded, and then nothing was touched; or which could not be stopped or started as wanted.
+    pub async fn reload(&self) -> Result<Changes, String> {
+        let outcome = match (self.load)() {
+            Ok(supervisors) => self.tops.reload(supervisors).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
+        match &outcome {
+            Ok(Changes { added, removed, changed, failed }) => {
+                tracing::info!(?added, ?removed, ?changed, ?failed, "reloaded");
+            }
+            Err(error) => tracing::error!(err = error, "reload failed"),
+        }
+        outcome
+    }
+}
+
+fn shape(changes: Changes) -> wire::Reloaded {
+    wire::Reloaded {
+        added: changes.added,
+        removed: changes.removed,
+        changed: changes.changed,
+        failed: changes.failed.into_iter().map(|(child, reason)| format!("{child}: {reason}")).collect(),
+    }
+}
+
+// === impl ExporterBuilder ===
+
+impl Default for ExporterBuilder {
+    fn default() -> Self {
+        Self {
+            telemetry: Telemetry::new(),
+            telemetry_path: "/metrics".into(),
+            history_capacity: AnalyticsConfig::default().history_capacity,
+            metrics: MetricsConfig::default(),
+            admin_api: false,
+            exit_delay: Duration::ZERO,
+        }
+    }
+}
+
+impl ExporterBuilder {
+    /// The bus whose events are shown; by default a new one of its own.
+    pub fn telemetry(mut self, telemetry: &Telemetry) -> Self {
+        self.telemetry = telemetry.clone();
+        self
+    }
+
+    /// The path of the metrics, `/metrics` by default.
+    pub fn telemetry_path(mut self, path: &str) -> Self {
+        self.telemetry_path = path.into();
+        self
+    }
+
+    /// Events kept in the history of each supervisor, 1000 by default.
+    pub fn history_capacity(mut self, events: usize) -> Self {
+        self.history_capacity = events;
+        self
+    }
+
+    /// How long history and series of a supervisor stay after it ended, 15 minutes by default.
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.metrics.retention = retention;
+        self
+    }
+
+    /// Supervisors kept apart, 1000 by default; all beyond are counted as `_other`.
+    pub fn max_supervisors(mut self, supervisors: usize) -> Self {
+        self.metrics.max_supervisors = supervisors;
+        self
+    }
+
+    /// Children kept apart: of all supervisors together (10,000 by default) and under one (50 by default); all beyond are
+    /// counted as `_other` of their supervisor.
+    pub fn max_children(mut self, in_all: usize, per_supervisor: usize) -> Self {
+        self.metrics.max_children = in_all;
+        self.metrics.max_children_per_supervisor = per_supervisor;
+        self
+    }
+
+    /// Whether requests over TCP may restart and terminate children, and reload; over a Unix socket they always may. Off by
+    /// default.
+    pub fn admin_api(mut self, admin_api: bool) -> Self {
+        self.admin_api = admin_api;
+        self
+    }
+
+    /// How long the endpoint stays up after a top supervisor gave up, so that a scrape still sees it; 0 by default.
+    pub fn exit_delay(mut self, delay: Duration) -> Self {
+        self.exit_delay = delay;
+        self
+    }
+
+    /// Attaches history and metrics to the bus. Nothing listens yet.
+    ///
+    /// # Errors
+    /// [`Error::Attach`] if another exporter is attached to the same bus.
+    pub fn build(self) -> Result<Exporter, Error> {
+        let Self { telemetry, telemetry_path, history_capacity, metrics, admin_api, exit_delay } = self;
+        let config = AnalyticsConfig {
+            history_capacity,
+            retention: metrics.retention,
+            max_supervisors: metrics.max_supervisors,
+        };
+        let analytics = Analytics::new(config);
+        let metrics = Metrics::new(metrics, &telemetry, &analytics);
+        analytics.attach(&telemetry)?;
+        metrics.attach()?;
+        let control = Control::new(analytics.clone());
+        let app = App::new(metrics.clone(), control.clone(), telemetry_path).admin_api(admin_api);
+        let tops = Tops::new(telemetry.clone(), control.clone());
+        Ok(Exporter {
+            telemetry,
+            analytics,
+            metrics,
+            control,
+            app,
+            tops,
+            exit_delay,
+            listeners: Mutex::default(),
+            stop: watch::Sender::new(false),
+        })
+    }
+}
+
+// === impl Exporter ===
+
+impl Exporter {
+    /// An exporter with the defaults that listens on this address, and answers from now on.
+    ///
+    /// # Errors
+    /// [`Error::Bind`].
+    pub async fn bind(address: impl ToSocketAddrs + std::fmt::Debug) -> Result<Self, Error> {
+        let exporter = Self::builder().build()?;
+        exporter.listen(address).await?;
+        Ok(exporter)
+    }
+
+    /// An exporter with limits or places of its own.
+    pub fn builder() -> ExporterBuilder {
+        ExporterBuilder::default()
+    }
+
+    /// Listens on one more address, and answers from now on. Returns the address, which is of use if port 0 was asked for.
+    ///
+    /// # Errors
+    /// [`Error::Bind`].
+    pub async fn listen(&self, address: impl ToSocketAddrs + std::fmt::Debug) -> Result<std::net::SocketAddr, Error> {
+        let bind = |error| Error::Bind { address: format!("{address:?}"), error };
+        let listener = TcpListener::bind(&address).await.map_err(bind)?;
+        let bound = listener.local_addr().map_err(bind)?;
+        tracing::info!(address = %bound, "Listening on");
+        self.serve_listener(self.app.clone(), Listener::Tcp(listener));
+        Ok(bound)
+    }
+
+    /// Listens on a Unix socket that only this user can open (mode 0600), and answers from now on. Whoever can open it may
+    /// use the admin API. A socket that nobody listens on any more is replaced.
+    ///
+    /// # Errors
+    /// [`Error::Bind`], also if something answers there, or if the path is no socket.
+    pub async fn listen_unix(&self, path: &Path) -> Result<(), Error> {
+        let bind = |error| Error::Bind { address: format!("unix:{}", path.display()), error };
+        let listener = http::bind_unix(path).await.map_err(bind)?;
+        tracing::info!(address = %format_args!("unix:{}", path.display()), "Listening on");
+        self.serve_listener(self.app.clone().admin_api(true), listener);
+        Ok(())
+    }
+
+    fn serve_listener(&self, app: App, listener: Listener) {
+        let mut stop = self.stop.subscribe();
+        self.listeners.lock().spawn(async move {
+            // An exporter that is dropped stops as well.
+            let stopped = async { drop(stop.wait_for(|stop| *stop).await) };
+            app.serve(listener, stopped).await;
+        });
+    }
+
+    /// Starts a top supervisor, and returns when all its children have started.
+    ///
+    /// # Errors
+    /// [`Error::Start`]; [`Error::Control`] if one of the same name runs.
+    pub async fn supervise(&self, supervisor: Supervisor) -> Result<SupervisorHandle, Error> {
+        self.tops.supervise(supervisor).await
+    }
+
+    /// Makes these the top supervisors. Only what changed is touched: supervisors that are gone are stopped, new ones are
+    /// started, and those that have other children are [reconfigured](SupervisorHandle::reconfigure); one whose own
+    /// settings changed is stopped and started. Nothing of this counts as a failure.
+    ///
+    /// # Errors
+    /// The first one that could not be stopped or started as wanted; what came before it stays done.
+    pub async fn reload(&self, supervisors: Vec<Supervisor>) -> Result<Changes, Error> {
+        self.tops.reload(supervisors).await
+    }
+
+    /// Says where the supervisors come from, for `POST /-/reload` and for the [`Reloader`]: each reload calls `load` and then
+    /// does what [`reload`](Self::reload) does. Only the first call has an effect on the route.
+    pub fn on_reload(&self, load: impl Fn() -> Result<Vec<Supervisor>, String> + Send + Sync + 'static) -> Reloader {
+        let reloader = Reloader { load: Arc::new(load), tops: self.tops.clone() };
+        let route = reloader.clone();
+        self.app.on_reload(Box::new(move || {
+            let reloader = route.clone();
+            Box::pin(async move { reloader.reload().await.map(shape) })
+        }));
+        reloader
+    }
+
+    /// Serves until `shutdown`, then stops the supervisors in reverse order, and last the endpoint.
+    ///
+    /// It also ends when the supervisors do: with an error as soon as one gives up, without one when all have ended as
+    /// they should. Without any supervisor it serves until `shutdown`.
+    ///
+    /// # Errors
+    /// [`Error::GaveUp`] for the first top supervisor that ended by a failure.
+    pub async fn serve(self, shutdown: impl Future) -> Result<(), Error> {
+        self.app.set_ready(true);
+        let mut shutdown = pin!(shutdown);
+        let result = tokio::select! {
+            _ = &mut shutdown => Ok(()),
+            result = self.tops.end() => result,
+        };
+        if result.is_err() {
+            self.app.set_ready(false);
+            let _ = timeout(self.exit_delay, shutdown).await;
+        }
+        self.shutdown().await;
+        result
+    }
+
+    /// Stops the supervisors in reverse order, and last the endpoint: the end of [`serve`](Self::serve), for a program
+    /// that ends before it serves. A supervisor whose start was given up has stopped as well.
+    pub async fn shutdown(self) {
+        self.app.set_ready(false);
+        self.tops.shutdown().await;
+        self.stop.send_replace(true);
+        let mut listeners = std::mem::take(&mut *self.listeners.lock());
+        while listeners.join_next().await.is_some() {}
+    }
+
+    /// The bus of this exporter: attach handlers of your own, or start supervisors that are not tops here.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// Everything known of the supervisors.
+    pub fn analytics(&self) -> &Analytics {
+        &self.analytics
+    }
+
+    /// The metrics, for programs that have a `prometheus::Registry` of their own.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Questions and operator verbs.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// The HTTP application, for programs that run a hyper server of their own.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+}

@@ -1,0 +1,101 @@
+//! Requests that change something. Closed unless opened: over TCP only with the admin API enabled, over a Unix socket for
+//! whoever may open it; and never from a page of another site.
+
+use std::net::IpAddr;
+
+use hyper::StatusCode;
+use hyper::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+
+use super::App;
+use super::api::{Failure, reply, required};
+use super::respond::{self, Reply};
+use super::router::Query;
+use crate::wire;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Why a request may not change anything; none if it may.
+pub(super) fn refusal(app: &App, headers: &HeaderMap) -> Option<Reply> {
+    let message = if !app.admin {
+        "the admin API is off here: start with --web.enable-admin-api, or use a unix: address"
+    } else if is_cross_site(headers) {
+        "the request comes from a page of another site"
+    } else {
+        return None;
+    };
+    Some(respond::error(StatusCode::FORBIDDEN, "forbidden", message.into()))
+}
+
+pub(super) async fn restart_child(app: &App, query: &Query) -> Reply {
+    let answer = async {
+        let (supervisor, child) = (required(query, "supervisor")?, required(query, "child")?);
+        let started = app.control.restart_child(supervisor, child).await?;
+        Ok::<_, Failure>(respond::success(wire::Started { child_pid: started.pid.map(|pid| pid.to_string()) }))
+    };
+    reply(answer.await)
+}
+
+pub(super) async fn terminate_child(app: &App, query: &Query) -> Reply {
+    let answer = async {
+        let (supervisor, child) = (required(query, "supervisor")?, required(query, "child")?);
+        app.control.terminate_child(supervisor, child).await?;
+        Ok::<_, Failure>(respond::success(wire::Done {}))
+    };
+    reply(answer.await)
+}
+
+pub(super) async fn reload(app: &App, _: &Query) -> Reply {
+    let Some(reload) = app.reload.get() else {
+        let message = "there is no file to reload: the supervisors are those of the program".into();
+        return respond::error(StatusCode::CONFLICT, "conflict", message);
+    };
+    match reload().await {
+        Ok(reloaded) => respond::success(reloaded),
+        Err(message) => respond::error(StatusCode::UNPROCESSABLE_ENTITY, "bad_data", message),
+    }
+}
+
+/// Does a browser send this for a page that is not ours? A page under a name of its own that points to our address
+/// (DNS rebinding) would have an origin equal to the host, so from a browser only addresses and `localhost` are taken.
+fn is_cross_site(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    if text(SEC_FETCH_SITE).is_some_and(|site| site != "same-origin" && site != "none") {
+        return true;
+    }
+    let Some(origin) = text(ORIGIN) else { return false };
+    let host = text(HOST).unwrap_or_default();
+    let same = origin.strip_prefix("http://").or(origin.strip_prefix("https://")) == Some(host);
+    !same || !is_address(host)
+}
+
+fn is_address(host: &str) -> bool {
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let name = name.map_or(host, |(name, _)| name);
+    let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    name == "localhost" || name.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Never cross-site: a page elsewhere must not restart anything through a visitor's browser.
+    #[test]
+    fn requests_of_other_sites_pages_are_refused() {
+        let table: [(&[(HeaderName, &str)], bool); 9] = [
+            (&[(HOST, "127.0.0.1:8469")], false),
+            (&[(HOST, "metrics.example:8469")], false),
+            (&[(HOST, "127.0.0.1:8469"), (ORIGIN, "http://127.0.0.1:8469")], false),
+            (&[(HOST, "[::1]:8469"), (ORIGIN, "http://[::1]:8469")], false),
+            (&[(HOST, "localhost:8469"), (ORIGIN, "http://localhost:8469"), (SEC_FETCH_SITE, "same-origin")], false),
+            (&[(HOST, "127.0.0.1:8469"), (ORIGIN, "https://evil.example")], true),
+            (&[(HOST, "127.0.0.1:8469"), (ORIGIN, "null")], true),
+            (&[(HOST, "evil.example:8469"), (ORIGIN, "http://evil.example:8469")], true),
+            (&[(HOST, "127.0.0.1:8469"), (SEC_FETCH_SITE, "cross-site")], true),
+        ];
+        for (pairs, refused) in table {
+            let headers: HeaderMap = pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+            assert_eq!(is_cross_site(&headers), refused, "{pairs:?}");
+        }
+    }
+}

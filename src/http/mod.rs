@@ -1,0 +1,184 @@
+//! The HTTP endpoint: `/metrics` for Prometheus, JSON for scripts, pages for people.
+//!
+//! [`ROUTES`] is the list of everything that is served. Everything a client can make large or slow has a limit: the number
+//! of connections, the size of a request's head and body, the time to send it; each limit has a counter.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+
+use crate::control::Control;
+use crate::metrics::{Limit, Metrics};
+use crate::wire;
+use listener::Connection;
+
+mod admin;
+mod api;
+mod listener;
+mod metrics;
+mod pages;
+mod respond;
+mod router;
+mod shapes;
+
+pub use listener::{Listener, SocketFile, bind_unix};
+pub use respond::ResponseBody;
+pub use router::{MAX_BODY_BYTES, NOT_FOUND, ROUTES, Route};
+
+/// Open connections; further clients wait until one is free.
+pub const MAX_CONNECTIONS: usize = 512;
+
+/// How much of the head of a request may wait for its end, in bytes; beyond, the answer is 431. A head of twice as many
+/// bytes is always too long, and one in between may pass if its end came with the last piece read.
+pub const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// Longest time a client may take to send the head of a request, or to stay silent between two.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest time that requests which are being answered at the end may still take.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long accepting pauses after an error such as "too many open files": trying again at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the routes answer from. Clones share it.
+#[derive(Clone)]
+pub struct App {
+    pub(super) metrics: Metrics,
+    pub(super) control: Control,
+    pub(super) ready: Arc<AtomicBool>,
+    /// May requests change something?
+    pub(super) admin: bool,
+    pub(super) reload: Arc<OnceLock<Reload>>,
+    telemetry_path: Arc<str>,
+}
+
+/// Reads the file again, and says what was touched or why nothing was.
+pub type Reload = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<wire::Reloaded, String>> + Send>> + Send + Sync>;
+
+// === impl App ===
+
+impl App {
+    /// The application over these metrics and this control; the metrics are served under `telemetry_path`.
+    pub fn new(metrics: Metrics, control: Control, telemetry_path: impl Into<Arc<str>>) -> Self {
+        let names: Vec<_> = ROUTES.iter().map(|route| route.name).chain([NOT_FOUND]).collect();
+        metrics.http_handlers(&names);
+        let telemetry_path = telemetry_path.into();
+        Self { metrics, control, ready: Arc::default(), admin: false, reload: Arc::default(), telemetry_path }
+    }
+
+    /// Whether requests may change something; at first they may not.
+    pub fn admin_api(mut self, admin: bool) -> Self {
+        self.admin = admin;
+        self
+    }
+
+    /// What `POST /-/reload` does. Only the first call has an effect.
+    pub fn on_reload(&self, reload: Reload) {
+        drop(self.reload.set(reload));
+    }
+
+    /// Whether `/-/ready` answers 200; at first it does not.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    /// The service itself, for programs that run a hyper server of their own.
+    pub fn service(
+        &self,
+    ) -> impl Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible, Future: Send> + use<>
+    {
+        let app = self.clone();
+        service_fn(move |request| {
+            let app = app.clone();
+            async move { Ok(app.answer(request).await) }
+        })
+    }
+
+    /// Serves a listener until `shutdown`, then lets requests that are being answered finish for [`DRAIN_TIMEOUT`].
+    pub async fn serve(&self, listener: impl Into<Listener>, shutdown: impl Future<Output = ()>) {
+        let listener = listener.into();
+        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let graceful = GracefulShutdown::new();
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let accepted = tokio::select! {
+                () = &mut shutdown => break,
+                accepted = self.accept(&listener, &connections) => accepted,
+            };
+            if let Some((stream, permit)) = accepted {
+                self.spawn_connection(stream, permit, &graceful);
+            }
+        }
+        drop(listener);
+        if timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+            tracing::warn!("requests were still being answered when the endpoint stopped");
+        }
+    }
+
+    /// The next connection, once there is room for it; none after an error of the system.
+    async fn accept(
+        &self,
+        listener: &Listener,
+        connections: &Arc<Semaphore>,
+    ) -> Option<(Connection, OwnedSemaphorePermit)> {
+        let permit = match connections.clone().try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                self.metrics.limit_reached(Limit::HttpConnections);
+                connections.clone().acquire_owned().await.ok()?
+            }
+        };
+        match listener.accept().await {
+            Ok(stream) => Some((stream, permit)),
+            Err(error) => {
+                tracing::warn!(err = %error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+                None
+            }
+        }
+    }
+
+    fn spawn_connection(&self, stream: Connection, permit: OwnedSemaphorePermit, graceful: &GracefulShutdown) {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), self.service());
+        let connection = graceful.watch(connection);
+        let metrics = self.metrics.clone();
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                if error.is_parse_too_large() || error.is_timeout() {
+                    metrics.limit_reached(Limit::HttpRequestHeader);
+                }
+                tracing::debug!(err = %error, "connection ended");
+            }
+            drop(permit);
+        });
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+        let _in_flight = self.metrics.http_request_in_flight();
+        let (handler, reply) = router::answer(self, request).await;
+        self.metrics.http_request(handler, reply.status().as_u16());
+        reply
+    }
+
+    /// Where a route is served: the metrics under the path that was configured, all others under their own.
+    pub(super) fn path_of<'a>(&'a self, route: &Route) -> &'a str {
+        if route.name == router::METRICS { &self.telemetry_path } else { route.path }
+    }
+}

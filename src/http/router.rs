@@ -1,0 +1,202 @@
+//! Which path is answered by what: the one table of routes.
+
+use std::pin::Pin;
+
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
+use hyper::{Method, Request, StatusCode};
+
+use super::respond::{self, Reply};
+use super::{App, admin, api, metrics, pages};
+use crate::metrics::Limit;
+
+/// Longest request body, in bytes. No route reads one; a few bytes are let pass as clients send them by habit.
+pub const MAX_BODY_BYTES: u64 = 8 * 1024;
+
+/// The name of the one route whose path can be configured.
+pub(super) const METRICS: &str = "metrics";
+
+/// One path and what it is for.
+pub struct Route {
+    /// The path; that of the metrics is [`App`]'s to say and stands here with its default.
+    pub path: &'static str,
+    /// The route's name in metrics.
+    pub name: &'static str,
+    /// Query parameters it takes.
+    pub parameters: &'static [&'static str],
+    /// One line of documentation.
+    pub help: &'static str,
+    handler: Handler,
+}
+
+/// What a route does.
+enum Handler {
+    /// Answers `GET` and `HEAD`.
+    Get(fn(&App, &Query) -> Reply),
+    /// Answers `POST`, if the request may change something.
+    Post(for<'a> fn(&'a App, &'a Query) -> Answer<'a>),
+}
+
+type Answer<'a> = Pin<Box<dyn Future<Output = Reply> + Send + 'a>>;
+
+/// Every route. Those that change something answer `POST`, all others `GET` and `HEAD`.
+pub static ROUTES: &[Route] = &[
+    Route {
+        path: "/metrics",
+        name: METRICS,
+        parameters: &[],
+        help: "Metrics in the Prometheus text format 0.0.4.",
+        handler: Handler::Get(metrics::exposition),
+    },
+    Route {
+        path: "/",
+        name: "index",
+        parameters: &[],
+        help: "Links to all routes.",
+        handler: Handler::Get(pages::index),
+    },
+    Route {
+        path: "/-/healthy",
+        name: "healthy",
+        parameters: &[],
+        help: "200 as long as the exporter answers.",
+        handler: Handler::Get(pages::healthy),
+    },
+    Route {
+        path: "/-/ready",
+        name: "ready",
+        parameters: &[],
+        help: "200 when all supervisors have started, 503 before and while stopping.",
+        handler: Handler::Get(pages::ready),
+    },
+    Route {
+        path: "/api/v1/stats",
+        name: "stats",
+        parameters: &[],
+        help: "Totals of all supervisors.",
+        handler: Handler::Get(api::stats),
+    },
+    Route {
+        path: "/api/v1/supervisors",
+        name: "supervisors",
+        parameters: &[],
+        help: "All supervisors with their children, budgets and last deaths.",
+        handler: Handler::Get(api::supervisors),
+    },
+    Route {
+        path: "/api/v1/history",
+        name: "history",
+        parameters: &["supervisor", "child", "event", "limit"],
+        help: "What happened to the children of a supervisor, newest first.",
+        handler: Handler::Get(api::history),
+    },
+    Route {
+        path: "/api/v1/failure_rate",
+        name: "failure_rate",
+        parameters: &["supervisor", "window"],
+        help: "Restarts and failures of a supervisor within a window, 60s by default.",
+        handler: Handler::Get(api::failure_rate),
+    },
+    Route {
+        path: "/api/v1/causes",
+        name: "causes",
+        parameters: &["supervisor", "child"],
+        help: "The digest of identical deaths, most frequent first.",
+        handler: Handler::Get(api::causes),
+    },
+    Route {
+        path: "/api/v1/restart_child",
+        name: "restart_child",
+        parameters: &["supervisor", "child"],
+        help: "POST: start a child that does not run (admin API).",
+        handler: Handler::Post(|app, query| Box::pin(admin::restart_child(app, query))),
+    },
+    Route {
+        path: "/api/v1/terminate_child",
+        name: "terminate_child",
+        parameters: &["supervisor", "child"],
+        help: "POST: stop a child and keep it stopped (admin API).",
+        handler: Handler::Post(|app, query| Box::pin(admin::terminate_child(app, query))),
+    },
+    Route {
+        path: "/-/reload",
+        name: "reload",
+        parameters: &[],
+        help: "POST: read the file again; only what changed is touched (admin API).",
+        handler: Handler::Post(|app, query| Box::pin(admin::reload(app, query))),
+    },
+];
+
+/// The name under which requests to unknown paths are counted.
+pub const NOT_FOUND: &str = "not_found";
+
+/// The decoded query of a request.
+pub(super) struct Query(Vec<(String, String)>);
+
+/// Finds the route, checks method, body and query, answers, and says under which name to count it.
+pub(super) async fn answer(app: &App, request: Request<Incoming>) -> (&'static str, Reply) {
+    let path = request.uri().path();
+    let Some(route) = ROUTES.iter().find(|route| app.path_of(route) == path) else {
+        return (NOT_FOUND, respond::text(StatusCode::NOT_FOUND, "not found"));
+    };
+    let reply = match (&route.handler, request.method()) {
+        (Handler::Get(_), &Method::GET | &Method::HEAD) | (Handler::Post(_), &Method::POST) => {
+            carry_out(app, route, &request).await
+        }
+        _ => respond::method_not_allowed(route.methods()),
+    };
+    (route.name, reply)
+}
+
+async fn carry_out(app: &App, route: &Route, request: &Request<Incoming>) -> Reply {
+    if request.body().size_hint().upper().is_none_or(|upper| upper > MAX_BODY_BYTES) {
+        app.metrics.limit_reached(Limit::HttpRequestBody);
+        let mut reply = respond::text(StatusCode::PAYLOAD_TOO_LARGE, "request body too large");
+        // What comes on this connection next is the body that nobody reads.
+        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return reply;
+    }
+    let query = match Query::parse(request.uri().query(), route.parameters) {
+        Ok(query) => query,
+        Err(message) => return api::bad_data(&message),
+    };
+    match route.handler {
+        Handler::Get(handler) => handler(app, &query),
+        Handler::Post(handler) => match admin::refusal(app, request.headers()) {
+            Some(refusal) => refusal,
+            None => handler(app, &query).await,
+        },
+    }
+}
+
+impl Route {
+    /// The methods it answers, as `Allow` names them.
+    pub fn methods(&self) -> &'static str {
+        match self.handler {
+            Handler::Get(_) => "GET, HEAD",
+            Handler::Post(_) => "POST",
+        }
+    }
+}
+
+impl Query {
+    /// Decodes a query and refuses what the route does not know: a parameter misspelt is a question misunderstood.
+    fn parse(query: Option<&str>, known: &[&str]) -> Result<Self, String> {
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            if !known.contains(&&*name) {
+                let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+                return Err(format!("unknown parameter {name:?}; known: {known}"));
+            }
+            if pairs.iter().any(|(other, _)| *other == name) {
+                return Err(format!("parameter {name:?} is given twice"));
+            }
+            pairs.push((name.into_owned(), value.into_owned()));
+        }
+        Ok(Self(pairs))
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+}

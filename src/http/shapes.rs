@@ -1,0 +1,167 @@
+//! What analytics answers, in the shapes of [`wire`]. Pure.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use crate::analytics::registry::{Name, OTHER};
+use crate::analytics::{self, Fact, Remains, Verdict};
+use crate::event::ExitReason;
+use crate::wire::{self, Word};
+
+/// `/api/v1/history`
+pub(crate) fn history(page: &analytics::HistoryPage) -> wire::History {
+    wire::History {
+        supervisor: page.supervisor.supervisor.to_string(),
+        capacity: page.capacity as u64,
+        total: page.total,
+        evicted: page.evicted,
+        events: page.events.iter().map(|entry| event(&page.supervisor, entry)).collect(),
+    }
+}
+
+/// One event of a supervisor's history.
+pub(crate) fn event(supervisor: &Name, entry: &analytics::HistoryEntry) -> wire::Event {
+    let analytics::HistoryEntry { event, remains: Remains { last_output, usage } } = entry;
+    let common = wire::Event {
+        id: event.id,
+        timestamp: event.timestamp,
+        time: wire::rfc3339(event.timestamp),
+        event_type: Word::Borrowed(event.event_type().as_str()),
+        supervisor_name: supervisor.supervisor.to_string(),
+        node: text(&supervisor.node),
+        child_id: event.child.as_ref().map(|child| child.id.to_string()),
+        child_pid: None,
+        reason: event.reason().map(reason),
+        shutdown: None,
+        lifetime_ms: None,
+        downtime_ms: None,
+        cause: None,
+        decision: None,
+        last_output: last_output.as_ref().map(|lines| lines.iter().map(|line| line.to_string()).collect()),
+        usage: usage.map(|usage| wire::Usage { peak_memory_bytes: usage.peak_memory_bytes, cpu_ms: millis(usage.cpu) }),
+    };
+    match &event.fact {
+        Fact::Terminated { child_pid, shutdown, lifetime_ms, decision: verdict, .. } => wire::Event {
+            child_pid: text(&Some(child_pid)),
+            shutdown: Some(*shutdown),
+            lifetime_ms: Some(*lifetime_ms),
+            decision: Some(decision(verdict)),
+            ..common
+        },
+        Fact::Restarted { child_pid, cause, downtime_ms, .. } => wire::Event {
+            child_pid: text(&Some(child_pid)),
+            downtime_ms: *downtime_ms,
+            cause: Some(Word::Borrowed(cause.as_str())),
+            ..common
+        },
+        Fact::StartError { decision: verdict, .. } => {
+            wire::Event { decision: verdict.as_ref().map(decision), ..common }
+        }
+        Fact::SupervisorTerminated { reason, lifetime_ms } => wire::Event {
+            reason: Some(wire::Reason {
+                class: Word::Borrowed(reason.class().as_str()),
+                detail: text(&reason.detail()),
+            }),
+            lifetime_ms: Some(*lifetime_ms),
+            ..common
+        },
+    }
+}
+
+/// `/api/v1/failure_rate`
+pub(crate) fn failure_rate(rate: &analytics::FailureRate) -> wire::FailureRate {
+    wire::FailureRate {
+        restarts: rate.restarts,
+        rate: rate.rate,
+        failures: rate.failures,
+        window_ms: millis(rate.window),
+        complete: rate.complete,
+    }
+}
+
+/// `/api/v1/stats`
+pub(crate) fn stats(stats: &analytics::AllStats) -> wire::Stats {
+    let supervisor_stats = stats.supervisor_stats.iter().map(|row| wire::SupervisorStats {
+        supervisor_name: row.supervisor.supervisor.to_string(),
+        supervisor_pid: text(&row.id),
+        node: text(&row.supervisor.node),
+        total_restarts: row.total_restarts,
+        total_failures: row.total_failures,
+        recent_restarts: row.recent_restarts,
+        last_restart: row.last_restart,
+    });
+    wire::Stats {
+        total_supervisors: stats.total_supervisors as u64,
+        total_restarts: stats.total_restarts,
+        total_failures: stats.total_failures,
+        uptime_ms: millis(stats.uptime),
+        supervisor_stats: supervisor_stats.collect(),
+    }
+}
+
+/// One supervisor of `/api/v1/supervisors`.
+pub(crate) fn supervisor(view: &analytics::SupervisorView) -> wire::Supervisor {
+    let config = view.config.as_ref();
+    wire::Supervisor {
+        name: view.supervisor.supervisor.to_string(),
+        node: text(&view.supervisor.node),
+        id: text(&view.id),
+        parent: config.and_then(|config| text(&config.parent)),
+        up: view.up,
+        strategy: config.and_then(|config| config.strategy).map(|strategy| Word::Borrowed(strategy.as_str())),
+        max_restarts: config.and_then(|config| config.max_restarts),
+        max_seconds: config.and_then(|config| config.max_seconds),
+        restarts_in_window: view.restarts_in_window,
+        children: view.children.iter().map(|child_view| child(&view.supervisor, child_view)).collect(),
+    }
+}
+
+/// `/api/v1/causes`
+pub(crate) fn causes(page: &analytics::CausesPage) -> wire::Causes {
+    let causes = page.causes.iter().map(|cause| wire::Cause {
+        fingerprint: cause.fingerprint.map_or_else(|| OTHER.to_owned(), |fingerprint| format!("{fingerprint:016x}")),
+        child_id: text(&cause.child),
+        count: cause.count,
+        first: cause.first,
+        last: cause.last,
+        sample: event(&page.supervisor, &cause.sample),
+    });
+    wire::Causes { supervisor: page.supervisor.supervisor.to_string(), causes: causes.collect() }
+}
+
+fn child(supervisor: &Name, view: &analytics::ChildView) -> wire::Child {
+    wire::Child {
+        id: view.child.id.to_string(),
+        pid: text(&view.pid),
+        state: Word::Borrowed(view.state.as_str()),
+        child_type: Word::Borrowed(view.child.child_type.as_str()),
+        restart: view.child.restart.map(|restart| Word::Borrowed(restart.as_str())),
+        restarts: view.restarts,
+        uptime_ms: view.uptime.map(millis),
+        next_try_ms: view.next_try.map(millis),
+        last_death: view.last_death.as_ref().map(|death| event(supervisor, death)),
+    }
+}
+
+fn reason(reason: &ExitReason) -> wire::Reason {
+    wire::Reason { class: Word::Borrowed(reason.class().as_str()), detail: reason.detail() }
+}
+
+fn decision(verdict: &Verdict) -> wire::Decision {
+    wire::Decision {
+        action: Word::Borrowed(verdict.action.as_str()),
+        delay_ms: verdict.delay_ms.into(),
+        restarts_left: verdict.restarts_left(),
+    }
+}
+
+fn text(value: &Option<impl Display>) -> Option<String> {
+    value.as_ref().map(ToString::to_string)
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,219 @@
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::analytics::{ChildCounts, ChildState, HistoryEntry, HistoryEvent, SupervisorConfig};
+use crate::event::{
+    Action, ChildRef, ChildType, Decision, Detail, Panic, Pid, Restart, RestartCause, Strategy, SupervisorExit,
+};
+
+/// The text of each shape, field for field; a client reads back what was written.
+#[track_caller]
+fn check<T: serde::Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(shape: &T, golden: Value) {
+    assert_eq!(serde_json::to_value(shape).unwrap(), golden);
+    assert_eq!(&serde_json::from_value::<T>(golden).unwrap(), shape);
+}
+
+fn name(node: Option<&str>) -> Name {
+    Name { supervisor: "payments/workers".into(), node: node.map(Into::into) }
+}
+
+fn mailer() -> Arc<ChildRef> {
+    let (child_type, restart) = (ChildType::Worker, Some(Restart::Transient));
+    Arc::new(ChildRef { id: "mailer".into(), label: "mailer".into(), child_type, restart, dynamic: false })
+}
+
+fn entry(fact: Fact) -> HistoryEntry {
+    let child = (!matches!(fact, Fact::SupervisorTerminated { .. })).then(mailer);
+    HistoryEntry {
+        event: HistoryEvent { id: 7, at: 1, timestamp: 1_700_000_000_123, child, fact },
+        remains: Remains::default(),
+    }
+}
+
+fn death() -> HistoryEntry {
+    let panic = Panic { message: Detail::new("boom"), location: Some("src/main.rs:88:5".into()) };
+    let decision = Decision { action: Action::Restart, delay: Duration::from_millis(250), restarts_left: Some(2) };
+    let fact = Fact::Terminated {
+        child_pid: Pid::Task(3),
+        reason: ExitReason::Panic(Arc::new(panic)),
+        shutdown: false,
+        lifetime_ms: 410,
+        decision: decision.into(),
+    };
+    let usage = Some(crate::event::Usage { peak_memory_bytes: 4096, cpu: Duration::from_millis(20) });
+    let remains = Remains { last_output: Some(Arc::new(["one".into(), "two".into()])), usage };
+    HistoryEntry { remains, ..entry(fact) }
+}
+
+fn death_json() -> Value {
+    json!({
+        "id": 7, "timestamp": 1_700_000_000_123_u64, "time": "2023-11-14T22:13:20.123Z", "event_type": "terminated",
+        "supervisor_name": "payments/workers", "node": null, "child_id": "mailer", "child_pid": "task-3",
+        "reason": {"class": "panic", "detail": "boom at src/main.rs:88:5"}, "shutdown": false, "lifetime_ms": 410,
+        "downtime_ms": null, "cause": null, "decision": {"action": "restart", "delay_ms": 250, "restarts_left": 2},
+        "last_output": ["one", "two"],
+        "usage": {"peak_memory_bytes": 4096, "cpu_ms": 20},
+    })
+}
+
+#[test]
+fn history_has_its_shape() {
+    let page = analytics::HistoryPage {
+        supervisor: name(None),
+        capacity: 1000,
+        total: 1007,
+        evicted: 7,
+        events: vec![death()],
+    };
+    let golden = json!({
+        "supervisor": "payments/workers", "capacity": 1000, "total": 1007, "evicted": 7, "events": [death_json()],
+    });
+    check(&history(&page), golden);
+}
+
+// Every field stands in every event; what is unknown or does not apply is null.
+#[test]
+fn each_type_of_event_has_its_shape() {
+    let node = name(Some("web@host"));
+    let restarted = Fact::Restarted {
+        child_pid: Pid::Beam { id: 123, serial: 0 },
+        previous_pid: None,
+        cause: RestartCause::Sibling,
+        downtime_ms: Some(5),
+    };
+    let golden = json!({
+        "id": 7, "timestamp": 1_700_000_000_123_u64, "time": "2023-11-14T22:13:20.123Z", "event_type": "restarted",
+        "supervisor_name": "payments/workers", "node": "web@host", "child_id": "mailer", "child_pid": "<0.123.0>",
+        "reason": null, "shutdown": null, "lifetime_ms": null, "downtime_ms": 5, "cause": "sibling", "decision": null,
+        "last_output": null, "usage": null,
+    });
+    check(&event(&node, &entry(restarted)), golden);
+
+    let decision = Decision { action: Action::GiveUp, delay: Duration::ZERO, restarts_left: None };
+    let start_error = Fact::StartError { reason: ExitReason::Exit(127), attempt: 4, decision: Some(decision.into()) };
+    let golden = json!({
+        "id": 7, "timestamp": 1_700_000_000_123_u64, "time": "2023-11-14T22:13:20.123Z", "event_type": "start_error",
+        "supervisor_name": "payments/workers", "node": "web@host", "child_id": "mailer", "child_pid": null,
+        "reason": {"class": "error", "detail": "exit code 127"}, "shutdown": null, "lifetime_ms": null,
+        "downtime_ms": null, "cause": null, "decision": {"action": "give_up", "delay_ms": 0, "restarts_left": null},
+        "last_output": null, "usage": null,
+    });
+    check(&event(&node, &entry(start_error)), golden);
+
+    let ended = Fact::SupervisorTerminated { reason: SupervisorExit::Shutdown, lifetime_ms: 99 };
+    let golden = json!({
+        "id": 7, "timestamp": 1_700_000_000_123_u64, "time": "2023-11-14T22:13:20.123Z",
+        "event_type": "supervisor_terminated", "supervisor_name": "payments/workers", "node": "web@host",
+        "child_id": null, "child_pid": null, "reason": {"class": "shutdown", "detail": null}, "shutdown": null,
+        "lifetime_ms": 99, "downtime_ms": null, "cause": null, "decision": null, "last_output": null, "usage": null,
+    });
+    check(&event(&node, &entry(ended)), golden);
+}
+
+#[test]
+fn failure_rate_has_its_shape() {
+    let window = Duration::from_secs(60);
+    let rate = analytics::FailureRate { restarts: 30, rate: 0.5, failures: 31, window, complete: true };
+    let golden = json!({"restarts": 30, "rate": 0.5, "failures": 31, "window_ms": 60_000, "complete": true});
+    check(&failure_rate(&rate), golden);
+}
+
+#[test]
+fn stats_have_their_shape() {
+    let row = |id, last_restart| analytics::SupervisorStats {
+        supervisor: name(None),
+        id,
+        total_restarts: 5,
+        total_failures: 6,
+        recent_restarts: 4,
+        last_restart,
+    };
+    let all = analytics::AllStats {
+        total_supervisors: 2,
+        total_restarts: 10,
+        total_failures: 12,
+        uptime: Duration::from_millis(1500),
+        supervisor_stats: vec![row(Some(Pid::Task(1)), Some(1_700_000_000_123)), row(None, None)],
+    };
+    let golden = json!({
+        "total_supervisors": 2, "total_restarts": 10, "total_failures": 12, "uptime_ms": 1500, "supervisor_stats": [
+            {"supervisor_name": "payments/workers", "supervisor_pid": "task-1", "node": null, "total_restarts": 5,
+             "total_failures": 6, "recent_restarts": 4, "last_restart": 1_700_000_000_123_u64},
+            {"supervisor_name": "payments/workers", "supervisor_pid": null, "node": null, "total_restarts": 5,
+             "total_failures": 6, "recent_restarts": 4, "last_restart": null},
+        ],
+    });
+    check(&stats(&all), golden);
+}
+
+#[test]
+fn a_supervisor_has_its_shape() {
+    let child = |state, pid, uptime, next_try, last_death| analytics::ChildView {
+        child: mailer(),
+        pid,
+        state,
+        restarts: 3,
+        uptime,
+        next_try,
+        last_death,
+    };
+    let config = SupervisorConfig {
+        strategy: Some(Strategy::RestForOne),
+        max_restarts: Some(3),
+        max_seconds: Some(5),
+        parent: Some("payments".into()),
+    };
+    let known = analytics::SupervisorView {
+        supervisor: name(None),
+        id: Some(Pid::Task(1)),
+        up: true,
+        uptime: Some(Duration::from_secs(9)),
+        config: Some(config),
+        restarts_in_window: Some(1),
+        child_counts: ChildCounts { running: 1, restarting: 1, stopped: 0 },
+        children: vec![
+            child(ChildState::Running, Some(Pid::Process(42)), Some(Duration::from_millis(1234)), None, None),
+            child(ChildState::Restarting, None, None, Some(Duration::from_millis(250)), Some(death())),
+        ],
+    };
+    let golden = json!({
+        "name": "payments/workers", "node": null, "id": "task-1", "parent": "payments", "up": true,
+        "strategy": "rest_for_one", "max_restarts": 3, "max_seconds": 5, "restarts_in_window": 1, "children": [
+            {"id": "mailer", "pid": "42", "state": "running", "type": "worker", "restart": "transient", "restarts": 3,
+             "uptime_ms": 1234, "next_try_ms": null, "last_death": null},
+            {"id": "mailer", "pid": null, "state": "restarting", "type": "worker", "restart": "transient",
+             "restarts": 3, "uptime_ms": null, "next_try_ms": 250, "last_death": death_json()},
+        ],
+    });
+    check(&supervisor(&known), golden);
+    let unknown =
+        analytics::SupervisorView { config: None, restarts_in_window: None, up: false, children: vec![], ..known };
+    let golden = json!({
+        "name": "payments/workers", "node": null, "id": "task-1", "parent": null, "up": false, "strategy": null,
+        "max_restarts": null, "max_seconds": null, "restarts_in_window": null, "children": [],
+    });
+    check(&supervisor(&unknown), golden);
+}
+
+#[test]
+fn causes_have_their_shape() {
+    let known = analytics::Cause {
+        fingerprint: Some(0x7c1e),
+        child: Some("mailer".into()),
+        count: 213,
+        first: 1,
+        last: 2,
+        sample: death(),
+    };
+    let other = analytics::Cause { fingerprint: None, child: None, count: 1, ..known.clone() };
+    let page = analytics::CausesPage { supervisor: name(None), causes: vec![known, other] };
+    let golden = json!({"supervisor": "payments/workers", "causes": [
+        {"fingerprint": "0000000000007c1e", "child_id": "mailer", "count": 213, "first": 1, "last": 2,
+         "sample": death_json()},
+        {"fingerprint": "_other", "child_id": null, "count": 1, "first": 1, "last": 2, "sample": death_json()},
+    ]});
+    check(&causes(&page), golden);
+}

@@ -1,0 +1,188 @@
+//! Log lines on standard error, as logfmt or JSON, with the keys `ts`, `level`, `msg`, then the fields.
+
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use humantime::format_duration;
+use restart_exporter::event::{self, Action, EventKind, Payload, SupervisorEvent, SupervisorExit};
+use restart_exporter::telemetry::{AttachError, Telemetry};
+use restart_exporter::wire::{self, LogLine};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber, error, info, warn};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::cli::{LogFormat, LogLevel};
+
+/// Lines that wait for a slow reader of standard error; those beyond are dropped, because a log that blocks would block
+/// the supervisor that writes it.
+const MAX_BUFFERED_LINES: usize = 8192;
+
+/// Starts logging. What is buffered is written when the guard is dropped.
+pub(crate) fn init(level: LogLevel, format: LogFormat) -> WorkerGuard {
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(MAX_BUFFERED_LINES).finish(std::io::stderr());
+    let level = match level {
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(writer).event_format(Lines(format)).init();
+    guard
+}
+
+/// Logs what a person wants to read beside the output of the children: each failure, and each end of a supervisor.
+pub(crate) fn attach(telemetry: &Telemetry) -> Result<(), AttachError> {
+    let kinds = [EventKind::ChildStartError, EventKind::ChildTerminate, EventKind::SupervisorTerminate];
+    telemetry.attach_many("log", &kinds, |event: &event::Event| {
+        if let event::Event::Supervisor(event) = event {
+            log(event);
+        }
+    })
+}
+
+fn log(event: &SupervisorEvent) {
+    let supervisor = &*event.supervisor.name;
+    match &event.payload {
+        Payload::ChildTerminate { child, child_pid, reason, shutdown: false, lifetime, decision, .. }
+            if reason.is_abnormal() || decision.action == Action::Restart =>
+        {
+            let (child, action, left) = (&*child.id, decision.action, Left(decision.restarts_left));
+            let ran = format_duration(Duration::from_millis(lifetime.as_millis() as u64));
+            warn!(supervisor, child, pid = %child_pid, %reason, %ran, %action, restarts_left = %left, "child terminated");
+        }
+        Payload::ChildStartError { child, reason, attempt, decision, .. } => {
+            let left = Left(decision.and_then(|decision| decision.restarts_left));
+            warn!(supervisor, child = &*child.id, %reason, attempt, restarts_left = %left, "child failed to start");
+        }
+        Payload::SupervisorTerminate { reason, .. } => match reason {
+            SupervisorExit::Normal | SupervisorExit::Shutdown => info!(supervisor, %reason, "supervisor ended"),
+            SupervisorExit::MaxIntensity(_) => error!(supervisor, %reason, "supervisor gave up"),
+            SupervisorExit::Error(_) => error!(supervisor, %reason, "supervisor failed"),
+        },
+        _ => {}
+    }
+}
+
+/// A number of restarts, or that it is not known.
+struct Left(Option<u32>);
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(left) => write!(f, "{left}"),
+            None => f.write_str("unknown"),
+        }
+    }
+}
+
+struct Lines(LogFormat);
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let ts = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
+        let level = level_name(*event.metadata().level());
+        match self.0 {
+            LogFormat::Json => {
+                let line =
+                    LogLine { ts, level: level.into(), msg: fields.message, fields: fields.rest.into_iter().collect() };
+                writeln!(writer, "{}", wire::json(&line))
+            }
+            LogFormat::Logfmt => {
+                write!(writer, "ts={ts} level={level} msg={}", Value(&fields.message))?;
+                for (name, value) in &fields.rest {
+                    write!(writer, " {name}={}", Value(value))?;
+                }
+                writeln!(writer)
+            }
+        }
+    }
+}
+
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "error",
+        Level::WARN => "warn",
+        Level::INFO => "info",
+        Level::DEBUG | Level::TRACE => "debug",
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    rest: Vec<(String, String)>,
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, value.into());
+    }
+}
+
+impl Fields {
+    fn add(&mut self, field: &Field, value: String) {
+        if field.name() == "message" {
+            self.message = value;
+        } else {
+            self.rest.push((field.name().into(), value));
+        }
+    }
+}
+
+/// A logfmt value: quoted where a reader would else misread it.
+struct Value<'a>(&'a str);
+
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '=' | '\\');
+        if !self.0.is_empty() && self.0.chars().all(plain) {
+            return f.write_str(self.0);
+        }
+        f.write_char('"')?;
+        for c in self.0.chars() {
+            match c {
+                '"' | '\\' => write!(f, "\\{c}")?,
+                '\n' => f.write_str("\\n")?,
+                c if c.is_control() => write!(f, "\\u{:04x}", u32::from(c))?,
+                c => f.write_char(c)?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A value never breaks out of its line or its place, whatever a child said.
+    #[test]
+    fn a_value_is_quoted_where_it_would_be_misread() {
+        let table = [
+            ("plain", "plain"),
+            ("a/b:1", "a/b:1"),
+            ("", "\"\""),
+            ("two words", "\"two words\""),
+            ("a=b", "\"a=b\""),
+            ("say \"x\"\n\u{1b}[1m", "\"say \\\"x\\\"\\n\\u001b[1m\""),
+        ];
+        for (value, expected) in table {
+            assert_eq!(Value(value).to_string(), expected);
+        }
+    }
+}

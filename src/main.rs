@@ -1,0 +1,135 @@
+//! The binary: a client of the library.
+
+mod cli;
+mod demo;
+mod logging;
+mod signals;
+
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use restart_exporter::supervisor::{Supervisor, flush_output, reap_orphans};
+use restart_exporter::{Exporter, config};
+
+use crate::cli::{Cli, Command, ListenAddress, ServeArgs};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What is to be supervised.
+enum Tree {
+    Nothing,
+    File(PathBuf, Vec<Supervisor>),
+    Demo,
+}
+
+/// How long the end waits for a slow reader of our output.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run { file: None, serve } => start(&serve, Tree::Nothing),
+        Command::Run { file: Some(file), serve } => match config::load(&file) {
+            Ok(supervisors) => start(&serve, Tree::File(file, supervisors)),
+            Err(error) => fail(&error),
+        },
+        Command::Demo { serve } => start(&serve, Tree::Demo),
+        Command::CheckConfig { file } => check_config(&file),
+    }
+}
+
+fn check_config(file: &Path) -> ExitCode {
+    match config::load(file) {
+        Ok(supervisors) => {
+            eprintln!("{}: {} supervisors, no errors", file.display(), supervisors.len());
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+/// For errors before there is a log.
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("restart_exporter: {error}");
+    ExitCode::FAILURE
+}
+
+fn start(args: &ServeArgs, tree: Tree) -> ExitCode {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let _flushes_at_the_end = logging::init(args.log_level, args.log_format);
+    let ended = runtime.block_on(async {
+        let ended = serve(args, tree).await;
+        flush_output(FLUSH_PATIENCE).await;
+        ended
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(err = %error, "restart_exporter ended");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(args: &ServeArgs, tree: Tree) -> Result<(), BoxError> {
+    // Before the first child starts: a signal that comes meanwhile must end them as well.
+    let mut stop = pin!(signals::stop()?);
+    // Whoever ends as a child of our children becomes ours; as process 1 of a container we have no choice.
+    tokio::spawn(reap_orphans()?);
+    let exporter = Exporter::builder()
+        .telemetry_path(&args.telemetry_path)
+        .admin_api(args.enable_admin_api)
+        .exit_delay(args.exit_delay)
+        .history_capacity(args.history_capacity as usize)
+        .retention(args.series_retention)
+        .max_supervisors(args.max_supervisors)
+        .max_children(args.max_children, args.max_children_per_supervisor)
+        .build()?;
+    logging::attach(exporter.telemetry())?;
+    for address in &args.listen_addresses {
+        match address {
+            ListenAddress::Tcp(address) => drop(exporter.listen(address).await?),
+            ListenAddress::Unix(path) => exporter.listen_unix(path).await?,
+        }
+    }
+    let started = tokio::select! {
+        started = supervise(&exporter, tree) => started.map(|()| true),
+        () = &mut stop => Ok(false),
+    };
+    match started {
+        Ok(true) => Ok(exporter.serve(stop).await?),
+        // What has started is stopped as at any other end.
+        Ok(false) => {
+            exporter.shutdown().await;
+            Ok(())
+        }
+        Err(error) => {
+            exporter.shutdown().await;
+            Err(error)
+        }
+    }
+}
+
+async fn supervise(exporter: &Exporter, tree: Tree) -> Result<(), BoxError> {
+    match tree {
+        Tree::Nothing => signals::on_hangup(|| async { tracing::info!("SIGHUP: there is no file to reload") })?,
+        Tree::Demo => demo::supervise(exporter).await?,
+        Tree::File(path, supervisors) => {
+            for supervisor in supervisors {
+                exporter.supervise(supervisor).await?;
+            }
+            let reloader = exporter.on_reload(move || config::load(&path).map_err(|error| error.to_string()));
+            signals::on_hangup(move || {
+                let reloader = reloader.clone();
+                // The outcome has been logged.
+                async move { drop(reloader.reload().await) }
+            })?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! Every limit that has a counter, and the room that is left for labels.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::cells::{Counter, Counters};
+
+/// What is bounded: the closed set behind `restart_exporter_limit_reached_total`, all from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// A connection was refused or had to wait because too many are open. Spelled `http_connections`.
+    HttpConnections,
+    /// The head of a request was too long, or took too long. Spelled `http_request_header`.
+    HttpRequestHeader,
+    /// The body of a request was too long. Spelled `http_request_body`.
+    HttpRequestBody,
+    /// An event of a supervisor beyond [`MetricsConfig::max_supervisors`](super::MetricsConfig::max_supervisors).
+    /// Spelled `series_supervisors`.
+    SeriesSupervisors,
+    /// An event of a child beyond [`MetricsConfig::max_children`](super::MetricsConfig::max_children) or
+    /// [`max_children_per_supervisor`](super::MetricsConfig::max_children_per_supervisor). Spelled `series_children`.
+    SeriesChildren,
+}
+
+impl Limit {
+    /// Every limit, in the order of the discriminants.
+    pub const ALL: &'static [Limit] = &[
+        Limit::HttpConnections,
+        Limit::HttpRequestHeader,
+        Limit::HttpRequestBody,
+        Limit::SeriesSupervisors,
+        Limit::SeriesChildren,
+    ];
+
+    /// The value of the label `limit`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Limit::HttpConnections => "http_connections",
+            Limit::HttpRequestHeader => "http_request_header",
+            Limit::HttpRequestBody => "http_request_body",
+            Limit::SeriesSupervisors => "series_supervisors",
+            Limit::SeriesChildren => "series_children",
+        }
+    }
+}
+
+/// How often each limit was reached, and what counts against the limits of labels. Shared by all rows, which give back
+/// what they took when they go.
+pub(super) struct Limits {
+    reached: Counters<{ Limit::ALL.len() }>,
+    max_children: usize,
+    children: AtomicUsize,
+    /// Series of rows that were removed after the retention.
+    pub(super) expired_series: Counter,
+}
+
+impl Limits {
+    pub(super) fn new(max_children: usize) -> Self {
+        Self {
+            reached: Counters::default(),
+            max_children,
+            children: AtomicUsize::new(0),
+            expired_series: Counter::default(),
+        }
+    }
+
+    /// Counts one event that met a limit. The first one at a limit of labels is logged, because from then on the
+    /// metrics show less than there is.
+    pub(super) fn reached(&self, limit: Limit) {
+        let before = self.reached.inc(limit as usize);
+        if before == 0 && matches!(limit, Limit::SeriesSupervisors | Limit::SeriesChildren) {
+            tracing::warn!(limit = limit.as_str(), "label limit reached: what is beyond it is counted under _other");
+        }
+    }
+
+    pub(super) fn counts(&self) -> [u64; Limit::ALL.len()] {
+        self.reached.get()
+    }
+
+    pub(super) fn count(&self, limit: Limit) -> u64 {
+        self.reached.get()[limit as usize]
+    }
+
+    /// Takes room for the label of one more child; false if there is none.
+    pub(super) fn take_child(&self) -> bool {
+        let take = |children| (children < self.max_children).then_some(children + 1);
+        self.children.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+
+    pub(super) fn has_room_for_child(&self) -> bool {
+        self.children() < self.max_children
+    }
+
+    pub(super) fn give_back_children(&self, count: usize) {
+        self.children.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn children(&self) -> usize {
+        self.children.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Counters are indexed by the discriminant, label values are listed in the order of ALL.
+    #[test]
+    fn all_limits_stand_in_the_order_of_their_discriminants() {
+        for (index, limit) in Limit::ALL.iter().enumerate() {
+            assert_eq!(*limit as usize, index);
+        }
+    }
+
+    // Room that is given back can be taken again, and never more than there is.
+    #[test]
+    fn children_take_room_until_there_is_none() {
+        let limits = Limits::new(2);
+        assert!(limits.take_child() && limits.take_child() && !limits.take_child());
+        limits.give_back_children(1);
+        assert!(limits.has_room_for_child() && limits.take_child() && !limits.has_room_for_child());
+    }
+}

@@ -1,0 +1,139 @@
+//! The handler: turns each event of a supervisor into cells.
+//!
+//! A restart is not a termination: only `child_restart` counts restarts, only `child_terminate` counts terminations, and
+//! a failed start counts as an attempt and an error.
+
+use std::sync::Arc;
+
+use super::MetricsConfig;
+use super::limits::{Limit, Limits};
+use super::own::Own;
+use super::row::{Incarnation, SupervisorRow};
+use crate::analytics::registry::{Name, Registry};
+use crate::analytics::{Analytics, Record};
+use crate::event::{Action, Decision, Event, Payload, RestartCause, SupervisorEvent};
+use crate::telemetry::Handler;
+
+/// The id under which the metrics are attached to a bus.
+pub const HANDLER_ID: &str = "metrics";
+
+/// What hangs on the bus. It knows nothing of the bus, or neither would ever be freed.
+pub(super) struct Recorder {
+    pub(super) config: MetricsConfig,
+    pub(super) registry: Registry<SupervisorRow>,
+    pub(super) own: Own,
+    pub(super) analytics: Analytics,
+}
+
+// === impl Recorder ===
+
+impl Recorder {
+    pub(super) fn new(config: MetricsConfig, analytics: Analytics) -> Self {
+        let own = Own::new(Arc::new(Limits::new(config.max_children)));
+        let registry = Registry::new(config.max_supervisors, config.retention);
+        Self { config, registry, own, analytics }
+    }
+
+    fn record(&self, event: &SupervisorEvent) {
+        self.own.events.inc(event.payload.kind() as usize);
+        let now = event.time.monotonic;
+        self.registry.with(&event.supervisor, now, |name| self.new_row(name, event), |row| self.count(event, row));
+        if matches!(event.payload, Payload::SupervisorTerminate { .. }) {
+            self.registry.ended(&event.supervisor, now);
+        }
+    }
+
+    fn count(&self, event: &SupervisorEvent, row: &SupervisorRow) {
+        if row.is_other() {
+            self.own.limits.reached(Limit::SeriesSupervisors);
+        }
+        match &event.payload {
+            Payload::SupervisorInit { strategy, max_restarts, max_seconds, parent } => {
+                if !row.is_other() {
+                    row.set_incarnation(Incarnation {
+                        // Asked for anew: analytics may have forgotten the incarnation before.
+                        record: self.record_of(event),
+                        info: Some(row.info_labels(*strategy, parent.as_deref())),
+                    });
+                    row.max_restarts.set(max_restarts.map(u64::from));
+                    row.max_seconds.set(max_seconds.map(u64::from));
+                    row.set_start_time(event.time.system);
+                }
+            }
+            Payload::ChildStart { child, child_pid, duration } => {
+                row.start_attempts.inc();
+                // A child that chose to be ignored did not start.
+                if child_pid.is_some() {
+                    row.start_duration.observe(*duration);
+                }
+                row.with_child(&child.label, |_| ());
+            }
+            Payload::ChildStartError { child, decision, .. } => {
+                row.start_attempts.inc();
+                row.start_errors.inc();
+                if decision.as_ref().is_some_and(saturates) {
+                    row.saturated.inc();
+                }
+                row.with_child(&child.label, |_| ());
+            }
+            // The child's row was born at its start; one that started before anybody listened is born at its restart.
+            Payload::ChildTerminate { reason, shutdown, lifetime, decision, .. } => {
+                row.child_terminations.inc(reason.class() as usize);
+                row.lifetime.observe(*lifetime);
+                // A stop that the supervisor ordered is not what uses up the window, whatever becomes of the child.
+                if !shutdown && saturates(decision) {
+                    row.saturated.inc();
+                }
+            }
+            Payload::ChildRestart { child, cause, downtime, duration, .. } => {
+                row.start_attempts.inc();
+                row.start_duration.observe(*duration);
+                if let Some(downtime) = downtime {
+                    row.downtime.observe(*downtime);
+                }
+                row.with_child(&child.label, |child| {
+                    child.restarts.inc(*cause as usize);
+                    if *cause != RestartCause::Requested {
+                        child.restarted_at(event.time.system);
+                    }
+                });
+            }
+            Payload::ChildStop { .. } => {}
+            Payload::SupervisorTerminate { reason, .. } => {
+                row.terminations.inc(reason.class() as usize);
+            }
+        }
+    }
+
+    /// All closed label sets of the row stand at 0 from here on, before anything is counted.
+    fn new_row(&self, name: &Name, event: &SupervisorEvent) -> SupervisorRow {
+        let row = SupervisorRow::new(name, self.config.max_children_per_supervisor, self.own.limits.clone());
+        if !row.is_other() {
+            row.set_incarnation(Incarnation { record: self.record_of(event), ..Incarnation::default() });
+        }
+        row
+    }
+
+    /// Where analytics keeps this supervisor; none if it is one of those that analytics does not tell apart.
+    fn record_of(&self, event: &SupervisorEvent) -> Option<Arc<Record>> {
+        // Analytics may have seen the end already, and would take the supervisor for one that begins.
+        if matches!(event.payload, Payload::SupervisorTerminate { .. }) {
+            return None;
+        }
+        let record = self.analytics.record(&event.supervisor, event.time.monotonic);
+        (!record.name().is_other()).then_some(record)
+    }
+}
+
+impl Handler for Recorder {
+    fn handle(&self, event: &Event) {
+        if let Event::Supervisor(event) = event {
+            self.record(event);
+        }
+    }
+}
+
+/// Does this restart use up the window, so that one more stops the supervisor?
+fn saturates(decision: &Decision) -> bool {
+    decision.action == Action::Restart && decision.restarts_left == Some(0)
+}

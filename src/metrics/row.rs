@@ -1,0 +1,321 @@
+//! One row for each supervisor: its label text, its cells and its children.
+//!
+//! An own table instead of the `*Vec` types of the crate `prometheus`, because those find a series by a hash of its label
+//! values put together without a separator, and so merge `("sup1", "2")` with `("sup", "12")`.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::{ArcSwap, Guard};
+use foldhash::fast::RandomState;
+use parking_lot::{Mutex, RwLock};
+
+use super::cells::{Counter, Counters, Gauge, Histogram};
+use super::families::{DOWNTIME_BUCKETS, FAMILIES, LIFETIME_BUCKETS, START_BUCKETS, Samples};
+use super::labels::{InlineText, Labels, label_text, push_label, push_more_label};
+use super::limits::{Limit, Limits};
+use super::sink::{SeriesCount, Sink};
+use crate::analytics::Record;
+use crate::analytics::registry::{Name, OTHER};
+use crate::event::{ReasonClass, RestartCause, Strategy, SupervisorExitClass};
+
+/// The cells of one supervisor name.
+// In the order of declaration: what every family begins with stands together, in one place of memory.
+#[repr(C)]
+pub(super) struct SupervisorRow {
+    /// `supervisor="…"` and, on a node, `node="…"`.
+    labels: InlineText,
+    /// Is this the row of all supervisors beyond the limit?
+    is_other: bool,
+    /// Unix milliseconds.
+    pub(super) start_time: Gauge,
+    pub(super) max_restarts: Gauge,
+    pub(super) max_seconds: Gauge,
+    pub(super) observed: Observed,
+    /// Held while `observed` is written.
+    observing: Mutex<()>,
+    pub(super) saturated: Counter,
+    pub(super) terminations: Counters<{ SupervisorExitClass::ALL.len() }>,
+    pub(super) start_attempts: Counter,
+    pub(super) start_errors: Counter,
+    pub(super) child_terminations: Counters<{ ReasonClass::ALL.len() }>,
+    pub(super) lifetime: Histogram<{ LIFETIME_BUCKETS.len() + 1 }>,
+    pub(super) downtime: Histogram<{ DOWNTIME_BUCKETS.len() + 1 }>,
+    pub(super) start_duration: Histogram<{ START_BUCKETS.len() + 1 }>,
+    children: RwLock<Children>,
+    incarnation: ArcSwap<Incarnation>,
+    max_children: usize,
+    limits: Arc<Limits>,
+}
+
+/// What belongs to the newest incarnation.
+#[derive(Default)]
+pub(super) struct Incarnation {
+    /// None where analytics does not tell the supervisor apart: the state of many would be shown as that of one.
+    pub(super) record: Option<Arc<Record>>,
+    /// The labels of `supervisor_info`; none as long as no init was seen.
+    pub(super) info: Option<Box<str>>,
+}
+
+/// What analytics said when a scrape last asked.
+#[derive(Default)]
+pub(super) struct Observed {
+    pub(super) restarts_used: Gauge,
+    pub(super) running: Gauge,
+    pub(super) restarting: Gauge,
+    pub(super) stopped: Gauge,
+    pub(super) history_len: Gauge,
+    pub(super) history_evicted: Gauge,
+}
+
+/// The cells of one child label.
+pub(super) struct ChildRow {
+    /// Shared with the child's spec.
+    label: Arc<str>,
+    /// Where in [`Children::text`] its own label stands.
+    text: Range<u32>,
+    pub(super) restarts: Counters<{ RestartCause::ALL.len() }>,
+    /// Unix milliseconds, 0 if never.
+    last_restart: AtomicU64,
+}
+
+/// The children of a row: in one piece, as is their text, because a scrape of many supervisors waits for memory more than
+/// for anything else.
+#[derive(Default)]
+struct Children {
+    rows: Vec<ChildRow>,
+    by_label: HashMap<Arc<str>, u32, RandomState>,
+    /// Indices of `rows`, sorted by label when one is added and not at each scrape.
+    sorted: Vec<u32>,
+    /// All children beyond the limits.
+    other: Option<Box<ChildRow>>,
+    /// `,child="…"` of all.
+    text: String,
+}
+
+/// A row as a scrape sees it.
+pub(super) struct RowView<'a> {
+    pub(super) row: &'a SupervisorRow,
+    pub(super) up: bool,
+}
+
+// === impl SupervisorRow ===
+
+impl SupervisorRow {
+    pub(super) fn new(name: &Name, max_children: usize, limits: Arc<Limits>) -> Self {
+        let mut labels = label_text(&[("supervisor", &name.supervisor)]);
+        if let Some(node) = &name.node {
+            push_label(&mut labels, "node", node);
+        }
+        let is_other = name.is_other();
+        Self {
+            labels: labels.into(),
+            is_other,
+            start_time: Gauge::default(),
+            max_restarts: Gauge::default(),
+            max_seconds: Gauge::default(),
+            observed: Observed::default(),
+            observing: Mutex::default(),
+            saturated: Counter::default(),
+            terminations: Counters::default(),
+            start_attempts: Counter::default(),
+            start_errors: Counter::default(),
+            child_terminations: Counters::default(),
+            lifetime: Histogram::new(&LIFETIME_BUCKETS),
+            downtime: Histogram::new(&DOWNTIME_BUCKETS),
+            start_duration: Histogram::new(&START_BUCKETS),
+            children: RwLock::default(),
+            incarnation: ArcSwap::default(),
+            // Children of supervisors that are not told apart are not either.
+            max_children: if is_other { 0 } else { max_children },
+            limits,
+        }
+    }
+
+    pub(super) fn is_other(&self) -> bool {
+        self.is_other
+    }
+
+    /// Replaces what is known of the newest incarnation.
+    pub(super) fn set_incarnation(&self, incarnation: Incarnation) {
+        self.incarnation.store(Arc::new(incarnation));
+    }
+
+    pub(super) fn set_start_time(&self, time: SystemTime) {
+        self.start_time.set(Some(unix_millis(time)));
+    }
+
+    /// Asks analytics, once a scrape: its records have locks, and lie elsewhere in memory.
+    pub(super) fn observe(&self, now: Instant) {
+        // Of two scrapes at once the slower must not put back what it read earlier: a counter would fall.
+        let _observing = self.observing.lock();
+        let seen = &self.observed;
+        let incarnation = self.incarnation.load();
+        let record = incarnation.record.as_deref();
+        let counts = record.map(Record::child_counts);
+        seen.restarts_used.set(record.and_then(|record| record.restarts_in_window(now)).map(u64::from));
+        seen.running.set(counts.as_ref().map(|counts| counts.running));
+        seen.restarting.set(counts.as_ref().map(|counts| counts.restarting));
+        seen.stopped.set(counts.as_ref().map(|counts| counts.stopped));
+        seen.history_len.set(record.map(|record| record.history_len() as u64));
+        seen.history_evicted.set(record.map(Record::history_evicted));
+    }
+
+    /// Reads something that stands where every family begins. Read for many rows in a row, with nothing that depends on
+    /// it, the memory of all of them is waited for at the same time.
+    pub(super) fn touch(&self) -> u8 {
+        self.labels.as_bytes().first().copied().unwrap_or_default()
+    }
+
+    /// The labels of `supervisor_info`. What is unknown has no label, which Prometheus takes for an empty one.
+    pub(super) fn info_labels(&self, strategy: Option<Strategy>, parent: Option<&str>) -> Box<str> {
+        let mut text = String::from_utf8_lossy(self.labels.as_bytes()).into_owned();
+        if let Some(strategy) = strategy {
+            push_label(&mut text, "strategy", strategy.as_str());
+        }
+        if let Some(parent) = parent {
+            push_label(&mut text, "parent", parent);
+        }
+        text.into()
+    }
+
+    /// Calls `act` with the row of a child, which is born here, at 0, if the label is new. Beyond the limits all children
+    /// share one row.
+    pub(super) fn with_child(&self, label: &Arc<str>, act: impl FnOnce(&ChildRow)) {
+        let children = self.children.read();
+        if let Some(child) = children.find(label) {
+            return act(child);
+        }
+        if let Some(other) = children.other.as_ref().filter(|_| !self.has_room(&children, label)) {
+            self.overflowed();
+            return act(other);
+        }
+        drop(children);
+        self.with_new_child(label, act);
+    }
+
+    fn with_new_child(&self, label: &Arc<str>, act: impl FnOnce(&ChildRow)) {
+        let children = &mut *self.children.write();
+        // Two threads may have raced here.
+        if let Some(child) = children.find(label) {
+            return act(child);
+        }
+        if self.has_room(children, label) && self.limits.take_child() {
+            return act(children.add(label));
+        }
+        self.overflowed();
+        let text = &mut children.text;
+        act(children.other.get_or_insert_with(|| Box::new(ChildRow::new(OTHER.into(), text))));
+    }
+
+    fn has_room(&self, children: &Children, label: &str) -> bool {
+        // A child that is really called so must not become a second series of the same name.
+        label != OTHER && children.rows.len() < self.max_children && self.limits.has_room_for_child()
+    }
+
+    fn overflowed(&self) {
+        if !self.is_other {
+            self.limits.reached(Limit::SeriesChildren);
+        }
+    }
+}
+
+/// A row gives back what it took from the limits wherever it is removed: at a scrape, or while another is added.
+impl Drop for SupervisorRow {
+    fn drop(&mut self) {
+        let view = RowView { row: self, up: false };
+        let mut series = SeriesCount::default();
+        for family in FAMILIES.iter().filter(|family| family.applies_to(self)) {
+            if let Samples::Supervisor(samples) = family.samples {
+                samples(&view, &mut series);
+            }
+        }
+        self.limits.expired_series.add(series.0);
+        self.limits.give_back_children(self.children.get_mut().rows.len());
+    }
+}
+
+// === impl Children ===
+
+impl Children {
+    fn find(&self, label: &str) -> Option<&ChildRow> {
+        self.by_label.get(label).map(|index| &self.rows[*index as usize])
+    }
+
+    fn add(&mut self, label: &Arc<str>) -> &ChildRow {
+        let index = self.rows.len();
+        let place = self.sorted.partition_point(|other| self.rows[*other as usize].label < *label);
+        self.sorted.insert(place, index as u32);
+        self.by_label.insert(label.clone(), index as u32);
+        self.rows.push(ChildRow::new(label.clone(), &mut self.text));
+        &self.rows[index]
+    }
+
+    fn sorted(&self) -> impl Iterator<Item = &ChildRow> {
+        self.sorted.iter().map(|index| &self.rows[*index as usize])
+    }
+
+    fn labels<'a>(&'a self, base: &'a [u8], child: &ChildRow) -> Labels<'a> {
+        Labels { base, rest: &self.text.as_bytes()[child.text.start as usize..child.text.end as usize] }
+    }
+}
+
+// === impl ChildRow ===
+
+impl ChildRow {
+    fn new(label: Arc<str>, text: &mut String) -> Self {
+        let start = text.len() as u32;
+        push_more_label(text, "child", &label);
+        Self { label, text: start..text.len() as u32, restarts: Counters::default(), last_restart: AtomicU64::new(0) }
+    }
+
+    /// Notes an automatic restart. The latest wins, also if the clock was stepped back between two.
+    pub(super) fn restarted_at(&self, time: SystemTime) {
+        self.last_restart.store(unix_millis(time), Ordering::Relaxed);
+    }
+
+    /// Unix seconds, 0 if never.
+    pub(super) fn last_restart_seconds(&self) -> f64 {
+        self.last_restart.load(Ordering::Relaxed) as f64 / 1e3
+    }
+}
+
+// === impl RowView ===
+
+impl RowView<'_> {
+    pub(super) fn labels(&self) -> Labels<'_> {
+        Labels { base: self.row.labels.as_bytes(), rest: &[] }
+    }
+
+    pub(super) fn incarnation(&self) -> Guard<Arc<Incarnation>> {
+        self.row.incarnation.load()
+    }
+
+    /// A sample of what may not be known.
+    pub(super) fn if_known(&self, gauge: &Gauge, out: &mut dyn Sink) {
+        if let Some(value) = gauge.get() {
+            out.int(self.labels(), value);
+        }
+    }
+
+    /// The children that are told apart, sorted by label.
+    pub(super) fn each_child(&self, mut show: impl FnMut(Labels<'_>, &ChildRow)) {
+        let children = self.row.children.read();
+        children.sorted().for_each(|child| show(children.labels(self.row.labels.as_bytes(), child), child));
+    }
+
+    /// The children that are told apart, then the row of all others. Only for counters: a gauge of many is of nobody.
+    pub(super) fn each_child_and_other(&self, mut show: impl FnMut(Labels<'_>, &ChildRow)) {
+        let children = self.row.children.read();
+        let all = children.sorted().chain(children.other.as_deref());
+        all.for_each(|child| show(children.labels(self.row.labels.as_bytes(), child), child));
+    }
+}
+
+fn unix_millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

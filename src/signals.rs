@@ -1,0 +1,52 @@
+//! What a signal to the program means.
+
+use std::future::Future;
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Returns at the first SIGTERM, SIGINT or SIGQUIT. The second one ends the program at once, and its children with it.
+pub(crate) fn stop() -> io::Result<impl Future<Output = ()>> {
+    let mut signals = StopSignals {
+        terminate: signal(SignalKind::terminate())?,
+        interrupt: signal(SignalKind::interrupt())?,
+        quit: signal(SignalKind::quit())?,
+    };
+    Ok(async move {
+        let name = signals.next().await;
+        tracing::info!(signal = name, "stopping");
+        tokio::spawn(async move {
+            let name = signals.next().await;
+            // Not through the log, which may be what is stuck.
+            eprintln!("restart_exporter: {name} again: stopping at once");
+            std::process::exit(1);
+        });
+    })
+}
+
+/// Does something at each SIGHUP from now on, one after the other.
+pub(crate) fn on_hangup<F: Future<Output = ()> + Send>(mut act: impl FnMut() -> F + Send + 'static) -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            act().await;
+        }
+    });
+    Ok(())
+}
+
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+}
+
+impl StopSignals {
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.quit.recv() => "SIGQUIT",
+        }
+    }
+}

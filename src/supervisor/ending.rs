@@ -1,0 +1,100 @@
+//! How a supervisor ends: its children first, one by one in reverse, or all at once if they are independent.
+
+use std::collections::{BTreeMap, HashSet};
+
+use tokio::time::Instant;
+
+use crate::event::{Action, Detail, ExitReason, Payload, Strategy, SupervisorExit};
+use crate::supervisor::run_loop::Supervision;
+use crate::supervisor::runs::{Stopped, until};
+use crate::supervisor::spec::Shutdown;
+use crate::supervisor::table::{Child, Key};
+use crate::telemetry::monotonic_now;
+
+impl Supervision {
+    /// Stops all children and says good-bye.
+    pub(super) async fn end(&mut self, exit: SupervisorExit) -> SupervisorExit {
+        self.requests.close();
+        if self.spec.strategy == Strategy::Dynamic {
+            self.stop_at_once().await;
+        } else {
+            for key in self.table.keys(..).into_iter().rev() {
+                self.stop(key, Action::Leave).await;
+            }
+        }
+        // Killed at once, or because the end took too long: either way it is no end in good order.
+        let exit = if self.orders.kill.is_cancelled() { killed() } else { exit };
+        self.emit(Payload::SupervisorTerminate { reason: exit.clone(), lifetime: monotonic_now() - self.since });
+        self.exit.send_replace(Some(exit.clone()));
+        exit
+    }
+
+    /// Stops all children of a dynamic supervisor at the same time, each within its own.
+    async fn stop_at_once(&mut self) {
+        for (task, exit) in self.runs.ended() {
+            if let Some(key) = self.table.by_task(task) {
+                self.stopped(key, &Stopped { exit, ordered: false }, Action::Forget);
+            }
+        }
+        let start = Instant::now();
+        let mut deadlines: BTreeMap<Instant, Vec<Key>> = BTreeMap::new();
+        let mut left: HashSet<Key> = HashSet::new();
+        for (key, child) in self.table.iter() {
+            let Some(run) = child.run() else { continue };
+            left.insert(key);
+            match child.spec.shutdown {
+                Shutdown::BrutalKill => run.kill(),
+                Shutdown::Infinity => run.stop.cancel(),
+                Shutdown::Timeout(timeout) => {
+                    run.stop.cancel();
+                    if let Some(deadline) = start.checked_add(timeout) {
+                        deadlines.entry(deadline).or_default().push(key);
+                    }
+                }
+            }
+        }
+        let mut killed = false;
+        while !left.is_empty() {
+            let deadline = deadlines.first_key_value().map(|(deadline, _)| *deadline);
+            let overdue: Vec<Key> = tokio::select! {
+                (task, exit) = self.runs.next_exit() => {
+                    if let Some(key) = self.table.by_task(task).filter(|key| left.remove(key)) {
+                        let shutdown = self.table.get(key).map_or(Shutdown::Infinity, |child| child.spec.shutdown);
+                        let stopped = Stopped { exit: self.runs.late(exit, shutdown), ordered: true };
+                        self.stopped(key, &stopped, Action::Forget);
+                    }
+                    continue;
+                }
+                () = until(deadline) => deadlines.pop_first().map_or_else(Vec::new, |(_, keys)| keys),
+                () = self.orders.kill.cancelled(), if !killed => {
+                    killed = true;
+                    left.iter().copied().collect()
+                }
+            };
+            for run in overdue.iter().filter_map(|key| self.table.get(*key)).filter_map(Child::run) {
+                run.kill();
+            }
+        }
+    }
+}
+
+impl Drop for Supervision {
+    /// Without a regular end (the runtime shuts down around it) the children are aborted with it: say so, lest the last
+    /// word about them stays that they run.
+    fn drop(&mut self) {
+        if self.exit.borrow().is_some() {
+            return;
+        }
+        let stopped = Stopped { exit: ExitReason::Killed.into(), ordered: true };
+        for key in self.table.keys(..).into_iter().rev() {
+            self.stopped(key, &stopped, Action::Leave);
+        }
+        let reason = killed();
+        self.emit(Payload::SupervisorTerminate { reason: reason.clone(), lifetime: monotonic_now() - self.since });
+        self.exit.send_replace(Some(reason));
+    }
+}
+
+fn killed() -> SupervisorExit {
+    SupervisorExit::Error(Detail::new("killed"))
+}

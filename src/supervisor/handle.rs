@@ -1,0 +1,268 @@
+//! A running supervisor from outside: OTP's API functions, as methods.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::event::{ChildType, Pid, SupervisorExit, SupervisorRef};
+use crate::supervisor::child::Info;
+use crate::supervisor::error::ControlError;
+use crate::supervisor::reconfigure::Changes;
+use crate::supervisor::spec::ChildSpec;
+
+/// Requests that wait for a supervisor; further callers wait until there is room.
+pub(super) const MAX_QUEUED_REQUESTS: usize = 64;
+
+/// A running supervisor. Cheap to clone; dropping it stops nothing.
+#[derive(Clone, Debug)]
+pub struct SupervisorHandle {
+    reference: Arc<SupervisorRef>,
+    requests: mpsc::Sender<Request>,
+    stop: StopOrder,
+    exit: watch::Receiver<Option<SupervisorExit>>,
+}
+
+/// Which child is meant: an id under a static supervisor, a pid under a dynamic one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChildSelector {
+    /// The id of the spec.
+    Id(Arc<str>),
+    /// The pid of the run.
+    Pid(Pid),
+}
+
+/// A child that was started (`{ok, Child}` or `{ok, Child, Info}`).
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// The run; none if the child chose to be ignored (`{ok, undefined}`).
+    pub pid: Option<Pid>,
+    /// What the child gave to its starter, see [`Ready::ok_with`](crate::supervisor::Ready::ok_with).
+    pub info: Option<Info>,
+}
+
+/// A child in the list of [`which_children`](SupervisorHandle::which_children).
+#[derive(Clone, Debug)]
+pub struct ChildInfo {
+    /// The id of its spec.
+    pub id: Arc<str>,
+    /// What it does now.
+    pub state: ChildState,
+    /// A worker or a supervisor.
+    pub child_type: ChildType,
+    /// The handle of a running child that is a supervisor.
+    pub supervisor: Option<SupervisorHandle>,
+}
+
+/// What a child does now (OTP: a pid, `restarting`, or `undefined`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChildState {
+    /// It runs.
+    Running(Pid),
+    /// It waits for the next attempt to restart it.
+    Restarting,
+    /// It does not run.
+    Stopped,
+}
+
+/// The answer of [`count_children`](SupervisorHandle::count_children).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChildCount {
+    /// Specs, running or not; a dynamic supervisor has one for each child.
+    pub specs: usize,
+    /// Children that run.
+    pub active: usize,
+    /// Specs of supervisors, running or not.
+    pub supervisors: usize,
+    /// Specs of workers, running or not.
+    pub workers: usize,
+}
+
+/// What can be asked of a supervisor; the closed set of its mailbox.
+#[derive(Debug)]
+pub(super) enum Request {
+    StartChild(ChildSpec, Reply<Started>),
+    TerminateChild(ChildSelector, Reply<()>),
+    RestartChild(ChildSelector, Reply<Started>),
+    DeleteChild(ChildSelector, Reply<()>),
+    GetChildspec(ChildSelector, Reply<ChildSpec>),
+    WhichChildren(Reply<Vec<ChildInfo>>),
+    CountChildren(Reply<ChildCount>),
+    Reconfigure(Vec<ChildSpec>, Reply<Changes>),
+}
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, ControlError>>;
+
+/// The order to stop, and whether it came through the handle or from the parent.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StopOrder {
+    pub(super) token: CancellationToken,
+    by_handle: Arc<AtomicBool>,
+}
+
+// === impl SupervisorHandle ===
+
+impl SupervisorHandle {
+    /// Which incarnation of which supervisor this is.
+    pub fn reference(&self) -> &Arc<SupervisorRef> {
+        &self.reference
+    }
+
+    /// Starts a child and adds it as the last one (`supervisor:start_child/2`).
+    ///
+    /// # Errors
+    /// [`AlreadyStarted`](ControlError::AlreadyStarted), [`AlreadyPresent`](ControlError::AlreadyPresent),
+    /// [`MaxChildren`](ControlError::MaxChildren), [`Spec`](ControlError::Spec),
+    /// [`StartFailed`](ControlError::StartFailed), [`NotRunning`](ControlError::NotRunning); nothing is kept of the child.
+    pub async fn start_child(&self, spec: ChildSpec) -> Result<Started, ControlError> {
+        self.request(|reply| Request::StartChild(spec, reply)).await
+    }
+
+    /// Stops a child as its spec says and keeps it stopped; its spec stays, unless it is temporary or dynamic
+    /// (`supervisor:terminate_child/2`). No error if it does not run; a pending restart is cancelled.
+    ///
+    /// # Errors
+    /// [`NotFound`](ControlError::NotFound), [`Dynamic`](ControlError::Dynamic) for an id under a dynamic supervisor,
+    /// [`NotRunning`](ControlError::NotRunning).
+    pub async fn terminate_child(&self, child: impl Into<ChildSelector>) -> Result<(), ControlError> {
+        self.request(|reply| Request::TerminateChild(child.into(), reply)).await
+    }
+
+    /// Starts a child that does not run (`supervisor:restart_child/2`). Never counted in the intensity window.
+    ///
+    /// # Errors
+    /// [`Running`](ControlError::Running), [`Restarting`](ControlError::Restarting),
+    /// [`NotFound`](ControlError::NotFound), [`Dynamic`](ControlError::Dynamic),
+    /// [`StartFailed`](ControlError::StartFailed) (the child stays stopped), [`NotRunning`](ControlError::NotRunning).
+    pub async fn restart_child(&self, child: impl Into<ChildSelector>) -> Result<Started, ControlError> {
+        self.request(|reply| Request::RestartChild(child.into(), reply)).await
+    }
+
+    /// Deletes the spec of a child that does not run (`supervisor:delete_child/2`).
+    ///
+    /// # Errors
+    /// [`Running`](ControlError::Running), [`Restarting`](ControlError::Restarting),
+    /// [`NotFound`](ControlError::NotFound), [`Dynamic`](ControlError::Dynamic),
+    /// [`NotRunning`](ControlError::NotRunning).
+    pub async fn delete_child(&self, child: impl Into<ChildSelector>) -> Result<(), ControlError> {
+        self.request(|reply| Request::DeleteChild(child.into(), reply)).await
+    }
+
+    /// The spec of a child (`supervisor:get_childspec/2`).
+    ///
+    /// # Errors
+    /// [`NotFound`](ControlError::NotFound), [`NotRunning`](ControlError::NotRunning).
+    pub async fn get_childspec(&self, child: impl Into<ChildSelector>) -> Result<ChildSpec, ControlError> {
+        self.request(|reply| Request::GetChildspec(child.into(), reply)).await
+    }
+
+    /// All children, the last started first, as in OTP (`supervisor:which_children/1`).
+    ///
+    /// # Errors
+    /// [`NotRunning`](ControlError::NotRunning).
+    pub async fn which_children(&self) -> Result<Vec<ChildInfo>, ControlError> {
+        self.request(Request::WhichChildren).await
+    }
+
+    /// Counts the children (`supervisor:count_children/1`).
+    ///
+    /// # Errors
+    /// [`NotRunning`](ControlError::NotRunning).
+    pub async fn count_children(&self) -> Result<ChildCount, ControlError> {
+        self.request(Request::CountChildren).await
+    }
+
+    /// Makes these the children of the supervisor, in this order. Only what changed is touched: children that are gone are
+    /// stopped, children whose spec is another are stopped and started with it, new ones are started; a supervisor below
+    /// that has other children is reconfigured in turn. Nothing of this counts as a failure. Tasks are the same only if
+    /// their spec is a clone.
+    ///
+    /// # Errors
+    /// [`Spec`](ControlError::Spec), and nothing is touched; [`Dynamic`](ControlError::Dynamic);
+    /// [`NotRunning`](ControlError::NotRunning), also if a changed child made the supervisor give up.
+    pub async fn reconfigure(&self, children: Vec<ChildSpec>) -> Result<Changes, ControlError> {
+        // Boxed, because a supervisor asks those below it in turn.
+        Box::pin(self.request(|reply| Request::Reconfigure(children, reply))).await
+    }
+
+    /// Stops all children in reverse order, ends the supervisor, and returns when it has ended (`supervisor:stop/1`).
+    /// A permanent one under a parent is restarted by it.
+    pub async fn shutdown(&self) -> SupervisorExit {
+        self.stop.by_handle();
+        self.wait().await
+    }
+
+    /// Returns when the supervisor has ended, with the reason.
+    pub async fn wait(&self) -> SupervisorExit {
+        let mut exit = self.exit.clone();
+        let ended = exit.wait_for(Option::is_some).await.ok().and_then(|exit| exit.clone());
+        // The sender is dropped unsent only with the runtime.
+        ended.unwrap_or(SupervisorExit::Shutdown)
+    }
+
+    /// Has the supervisor ended?
+    pub fn is_ended(&self) -> bool {
+        self.exit.borrow().is_some() || self.exit.has_changed().is_err()
+    }
+
+    pub(super) fn new(
+        reference: Arc<SupervisorRef>,
+        requests: mpsc::Sender<Request>,
+        stop: StopOrder,
+        exit: watch::Receiver<Option<SupervisorExit>>,
+    ) -> Self {
+        Self { reference, requests, stop, exit }
+    }
+
+    async fn request<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, ControlError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| ControlError::NotRunning)?;
+        answer.await.map_err(|_| ControlError::NotRunning)?
+    }
+}
+
+// === impl StopOrder ===
+
+impl StopOrder {
+    pub(super) fn new(token: CancellationToken) -> Self {
+        Self { token, by_handle: Arc::default() }
+    }
+
+    pub(super) fn by_parent(&self) {
+        self.token.cancel();
+    }
+
+    fn by_handle(&self) {
+        // Only the first order counts, as only the first exit signal does.
+        if !self.token.is_cancelled() {
+            self.by_handle.store(true, Ordering::Release);
+        }
+        self.token.cancel();
+    }
+
+    /// How a supervisor that was ordered to stop ends.
+    pub(super) fn exit(&self) -> SupervisorExit {
+        if self.by_handle.load(Ordering::Acquire) { SupervisorExit::Normal } else { SupervisorExit::Shutdown }
+    }
+}
+
+// === impl ChildSelector ===
+
+impl From<&str> for ChildSelector {
+    fn from(id: &str) -> Self {
+        ChildSelector::Id(id.into())
+    }
+}
+
+impl From<Arc<str>> for ChildSelector {
+    fn from(id: Arc<str>) -> Self {
+        ChildSelector::Id(id)
+    }
+}
+
+impl From<Pid> for ChildSelector {
+    fn from(pid: Pid) -> Self {
+        ChildSelector::Pid(pid)
+    }
+}

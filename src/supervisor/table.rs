@@ -1,0 +1,289 @@
+//! The children of one supervisor in start order, found by key, id, task or pid.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, Hasher};
+use std::ops::RangeBounds;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use tokio::task::{AbortHandle, Id as TaskId};
+use tokio_util::sync::CancellationToken;
+
+use crate::event::{ChildRef, ChildType, Pid, RestartCause, Strategy};
+use crate::supervisor::handle::{ChildCount, ChildInfo, ChildSelector, ChildState, SupervisorHandle};
+use crate::supervisor::spec::ChildSpec;
+
+/// A child's place in the start order; never used twice.
+pub(super) type Key = u64;
+
+/// One child: its spec, and what it does.
+pub(super) struct Child {
+    pub(super) spec: ChildSpec,
+    pub(super) reference: Arc<ChildRef>,
+    pub(super) state: State,
+    /// Failed attempts to start since the last run.
+    pub(super) attempts: u32,
+    /// Failures in a row: ends of runs that were not stable, and failed attempts to start.
+    pub(super) failures: u32,
+}
+
+/// What a child does.
+pub(super) enum State {
+    Running(Run),
+    /// It does not run, for this reason, since its last run ended; none if it never ran.
+    Down(Down, Option<Last>),
+}
+
+/// Why a child does not run.
+#[derive(Clone, Copy)]
+pub(super) enum Down {
+    Stopped,
+    /// Stopped because of a sibling; it is started when its turn in the group comes. Seen from outside it is stopped.
+    Waiting,
+    /// It ended or did not start, and will be started when it is due.
+    Restarting {
+        cause: RestartCause,
+        due: Instant,
+    },
+}
+
+/// A run that ended, for the downtime until the next.
+#[derive(Clone, Copy)]
+pub(super) struct Last {
+    pub(super) pid: Pid,
+    pub(super) ended: Instant,
+}
+
+/// A run of a child.
+pub(super) struct Run {
+    pub(super) pid: Pid,
+    pub(super) task: TaskId,
+    pub(super) stop: CancellationToken,
+    pub(super) kill: Kill,
+    pub(super) since: Instant,
+    /// Boxed, because most children are none.
+    pub(super) supervisor: Option<Box<SupervisorHandle>>,
+}
+
+/// How a run is killed.
+pub(super) enum Kill {
+    /// A task is dropped at its next await.
+    Abort(AbortHandle),
+    /// A process or a supervisor ends what it holds, and only then its own task: else a successor could meet it alive.
+    Signal(CancellationToken),
+}
+
+/// All children of one supervisor.
+#[derive(Default)]
+pub(super) struct Table {
+    next_key: Key,
+    /// Boxed, because keys only rise, which leaves the nodes of the map half empty.
+    children: BTreeMap<Key, Box<Child>>,
+    by_task: HashMap<TaskId, Key, RandomState>,
+    /// Ids of static children. Those of dynamic ones need not be unique.
+    by_id: HashMap<Arc<str>, Key, RandomState>,
+    /// Pids of dynamic children; one that waits for its restart keeps its old pid, as in OTP.
+    by_pid: HashMap<Pid, Key, RandomState>,
+}
+
+// === impl Table ===
+
+impl Table {
+    pub(super) fn insert(&mut self, spec: ChildSpec, reference: ChildRef) -> Key {
+        let key = self.next_key;
+        self.next_key += 1;
+        if !reference.dynamic {
+            self.by_id.insert(reference.id.clone(), key);
+        }
+        let state = State::Down(Down::Stopped, None);
+        let child = Child { spec, reference: Arc::new(reference), state, attempts: 0, failures: 0 };
+        self.children.insert(key, Box::new(child));
+        key
+    }
+
+    pub(super) fn remove(&mut self, key: Key) -> Option<Child> {
+        let child = self.children.remove(&key)?;
+        if child.reference.dynamic {
+            if let Some(pid) = child.pid() {
+                self.by_pid.remove(&pid);
+            }
+        } else {
+            self.by_id.remove(&child.reference.id);
+        }
+        Some(*child)
+    }
+
+    /// Gives a child another spec with the same id; a run goes on under the new one.
+    pub(super) fn respec(&mut self, key: Key, spec: ChildSpec, strategy: Strategy) {
+        if let Some(child) = self.children.get_mut(&key) {
+            child.reference = Arc::new(spec.reference(strategy));
+            child.spec = spec;
+        }
+    }
+
+    /// Puts static children in this order, after those that are not named, and tells the new key of each old one.
+    pub(super) fn reorder(&mut self, order: &[Arc<str>]) -> HashMap<Key, Key, RandomState> {
+        let mut moved = HashMap::default();
+        for old in order.iter().filter_map(|id| self.by_id.get(id)).copied() {
+            let Some(child) = self.children.remove(&old) else { continue };
+            moved.insert(old, self.next_key);
+            self.children.insert(self.next_key, child);
+            self.next_key += 1;
+        }
+        let new = |key: &mut Key| *key = moved.get(key).copied().unwrap_or(*key);
+        self.by_task.values_mut().for_each(new);
+        self.by_id.values_mut().for_each(new);
+        moved
+    }
+
+    pub(super) fn get(&self, key: Key) -> Option<&Child> {
+        self.children.get(&key).map(Box::as_ref)
+    }
+
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Child> {
+        self.children.get_mut(&key).map(Box::as_mut)
+    }
+
+    pub(super) fn find(&self, selector: &ChildSelector) -> Option<Key> {
+        match selector {
+            ChildSelector::Id(id) => self.by_id.get(id).copied(),
+            ChildSelector::Pid(pid) => self.by_pid.get(pid).copied(),
+        }
+    }
+
+    pub(super) fn by_task(&self, task: TaskId) -> Option<Key> {
+        self.by_task.get(&task).copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.children.len()
+    }
+
+    /// Keys within bounds, in start order.
+    pub(super) fn keys(&self, bounds: impl RangeBounds<Key>) -> Vec<Key> {
+        self.children.range(bounds).map(|(key, _)| *key).collect()
+    }
+
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (Key, &Child)> {
+        self.children.iter().map(|(key, child)| (*key, child.as_ref()))
+    }
+
+    /// Notes that a child runs.
+    pub(super) fn started(&mut self, key: Key, run: Run) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        self.by_task.insert(run.task, key);
+        if child.reference.dynamic {
+            if let Some(old) = child.pid() {
+                self.by_pid.remove(&old);
+            }
+            self.by_pid.insert(run.pid, key);
+        }
+        child.attempts = 0;
+        child.state = State::Running(run);
+    }
+
+    /// Notes that a child no longer runs, and returns the run that ended; none if it did not run.
+    pub(super) fn ended(&mut self, key: Key, now: Instant) -> Option<Run> {
+        let child = self.children.get_mut(&key)?;
+        let last = Last { pid: child.run()?.pid, ended: now };
+        let state = std::mem::replace(&mut child.state, State::Down(Down::Stopped, Some(last)));
+        let State::Running(run) = state else { return None };
+        self.by_task.remove(&run.task);
+        Some(run)
+    }
+
+    pub(super) fn count(&self) -> ChildCount {
+        let mut count = ChildCount::default();
+        for child in self.children.values() {
+            count.specs += 1;
+            count.active += usize::from(child.run().is_some());
+            match child.spec.child_type {
+                ChildType::Worker => count.workers += 1,
+                ChildType::Supervisor => count.supervisors += 1,
+            }
+        }
+        count
+    }
+}
+
+// === impl Child ===
+
+impl Child {
+    pub(super) fn run(&self) -> Option<&Run> {
+        match &self.state {
+            State::Running(run) => Some(run),
+            State::Down(..) => None,
+        }
+    }
+
+    /// Why it does not run; none if it does.
+    pub(super) fn down(&self) -> Option<Down> {
+        match &self.state {
+            State::Running(_) => None,
+            State::Down(down, _) => Some(*down),
+        }
+    }
+
+    /// Replaces why it does not run.
+    pub(super) fn set_down(&mut self, reason: Down) {
+        if let State::Down(down, _) = &mut self.state {
+            *down = reason;
+        }
+    }
+
+    /// Its last run, if it does not run now.
+    pub(super) fn last(&self) -> Option<Last> {
+        match &self.state {
+            State::Running(_) => None,
+            State::Down(_, last) => *last,
+        }
+    }
+
+    /// The pid of its run, or of the last one.
+    fn pid(&self) -> Option<Pid> {
+        self.run().map(|run| run.pid).or_else(|| self.last().map(|last| last.pid))
+    }
+
+    /// Counts a failure, and says how long the restart has to wait. `ran` is the length of the run that ended; none for a
+    /// failed attempt to start.
+    pub(super) fn fail(&mut self, ran: Option<Duration>) -> Duration {
+        let Some(backoff) = &self.spec.backoff else { return Duration::ZERO };
+        if ran.is_some_and(|ran| ran >= backoff.reset_after) {
+            self.failures = 0;
+        }
+        self.failures = self.failures.saturating_add(1);
+        backoff.delay(self.failures, random())
+    }
+
+    pub(super) fn info(&self) -> ChildInfo {
+        let state = match &self.state {
+            State::Running(run) => ChildState::Running(run.pid),
+            State::Down(Down::Restarting { .. }, _) => ChildState::Restarting,
+            State::Down(Down::Stopped | Down::Waiting, _) => ChildState::Stopped,
+        };
+        ChildInfo {
+            id: self.reference.id.clone(),
+            state,
+            child_type: self.spec.child_type,
+            supervisor: self.run().and_then(|run| run.supervisor.as_deref().cloned()),
+        }
+    }
+}
+
+/// A number from 0 to 1, good enough to keep children from coming back together.
+fn random() -> f64 {
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    random as f64 / u64::MAX as f64
+}
+
+// === impl Run ===
+
+impl Run {
+    pub(super) fn kill(&self) {
+        match &self.kill {
+            Kill::Abort(task) => task.abort(),
+            Kill::Signal(token) => token.cancel(),
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The only JSON shapes: what the HTTP API writes and its clients read.
+//!
+//! Field names are part of the contract. An unknown value is `null`, never left out and never 0. A `timestamp` is in Unix
+//! milliseconds and has an RFC 3339 twin `time` where a person reads it. Words of closed sets (strategies, states, reason
+//! classes) are strings, so that a client can read a word that is newer than itself.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// A word of a closed set: borrowed when written, owned when read.
+pub type Word = Cow<'static, str>;
+
+/// Every answer of the API, in the form of Prometheus' own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+pub enum Envelope<T> {
+    /// The question was answered.
+    Success {
+        /// The answer.
+        data: T,
+    },
+    /// It was not.
+    Error {
+        /// Which kind of error: `not_found`, `bad_data`, …
+        #[serde(rename = "errorType")]
+        error_type: Word,
+        /// What a person should know.
+        error: String,
+    },
+}
+
+/// `/api/v1/history`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// The supervisor's name.
+    pub supervisor: String,
+    /// Most events kept.
+    pub capacity: u64,
+    /// Events that ever entered the history.
+    pub total: u64,
+    /// Events that left it because newer ones came.
+    pub evicted: u64,
+    /// Newest first.
+    pub events: Vec<Event>,
+}
+
+/// One event of a history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Running number within the supervisor's name, from 1.
+    pub id: u64,
+    /// When, in Unix milliseconds.
+    pub timestamp: u64,
+    /// When, in RFC 3339.
+    pub time: String,
+    /// `terminated`, `restarted`, `start_error` or `supervisor_terminated`.
+    pub event_type: Word,
+    /// The supervisor's name.
+    pub supervisor_name: String,
+    /// The Erlang node it lives on; null in the exporter's own process.
+    pub node: Option<String>,
+    /// The child's id; null for the supervisor's own end.
+    pub child_id: Option<String>,
+    /// The run that ended, or the new one.
+    pub child_pid: Option<String>,
+    /// Why a child ended or did not start, or why the supervisor ended.
+    pub reason: Option<Reason>,
+    /// Did the supervisor order the end?
+    pub shutdown: Option<bool>,
+    /// Milliseconds from ready to the end.
+    pub lifetime_ms: Option<u64>,
+    /// Milliseconds from the end until the next run was ready.
+    pub downtime_ms: Option<u64>,
+    /// Whose failure or wish a restart was: `failure`, `sibling` or `requested`.
+    pub cause: Option<Word>,
+    /// What the supervisor decided.
+    pub decision: Option<Decision>,
+    /// The last lines that the run which ended wrote, oldest first; null if not captured or not kept.
+    pub last_output: Option<Vec<String>>,
+    /// What the run used; `null` where it is not known or not kept any more.
+    pub usage: Option<Usage>,
+}
+
+/// What a process used in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Most memory it had resident at once.
+    pub peak_memory_bytes: u64,
+    /// Processor time in milliseconds, user and system.
+    pub cpu_ms: u64,
+}
+
+/// Why something ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// A word of a closed set.
+    pub class: Word,
+    /// What is known beyond the class.
+    pub detail: Option<String>,
+}
+
+/// What a supervisor decided about a child.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// `restart`, `leave`, `forget`, `give_up` or `auto_shutdown`.
+    pub action: Word,
+    /// Milliseconds it waits before.
+    pub delay_ms: u64,
+    /// Restarts that the window still allowed afterwards.
+    pub restarts_left: Option<u32>,
+}
+
+/// `/api/v1/failure_rate`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailureRate {
+    /// Restarts in the window.
+    pub restarts: u64,
+    /// Restarts per second.
+    pub rate: f64,
+    /// Failures in the window.
+    pub failures: u64,
+    /// Length of the window, which ends now.
+    pub window_ms: u64,
+    /// True if the counts are exact; else they are the most that can be proven.
+    pub complete: bool,
+}
+
+/// `/api/v1/stats`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Supervisors that are remembered.
+    pub total_supervisors: u64,
+    /// Restarts of all supervisors ever.
+    pub total_restarts: u64,
+    /// Failures of all supervisors ever.
+    pub total_failures: u64,
+    /// Milliseconds since counting began.
+    pub uptime_ms: u64,
+    /// Each supervisor, sorted by name.
+    pub supervisor_stats: Vec<SupervisorStats>,
+}
+
+/// One supervisor in [`Stats`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupervisorStats {
+    /// The supervisor's name.
+    pub supervisor_name: String,
+    /// Its newest incarnation.
+    pub supervisor_pid: Option<String>,
+    /// The Erlang node it lives on; null in the exporter's own process.
+    pub node: Option<String>,
+    /// Restarts ever.
+    pub total_restarts: u64,
+    /// Failures ever.
+    pub total_failures: u64,
+    /// Restarts among the newest ten events.
+    pub recent_restarts: u32,
+    /// The last restart in Unix milliseconds; null if there was none.
+    pub last_restart: Option<u64>,
+}
+
+/// One supervisor of `/api/v1/supervisors`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Supervisor {
+    /// Its name.
+    pub name: String,
+    /// The Erlang node it lives on; null in the exporter's own process.
+    pub node: Option<String>,
+    /// Its newest incarnation.
+    pub id: Option<String>,
+    /// Name of the supervisor above.
+    pub parent: Option<String>,
+    /// Does the newest incarnation live?
+    pub up: bool,
+    /// `one_for_one`, `one_for_all`, `rest_for_one` or `dynamic`.
+    pub strategy: Option<Word>,
+    /// Restarts allowed within `max_seconds`.
+    pub max_restarts: Option<u32>,
+    /// Length of the intensity window in seconds.
+    pub max_seconds: Option<u32>,
+    /// Restarts that the window holds now.
+    pub restarts_in_window: Option<u32>,
+    /// Its children in the order in which they appeared.
+    pub children: Vec<Child>,
+}
+
+/// One child of a [`Supervisor`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Child {
+    /// The id of its spec.
+    pub id: String,
+    /// Its run; null if it does not run.
+    pub pid: Option<String>,
+    /// `running`, `restarting` or `stopped`.
+    pub state: Word,
+    /// `worker` or `supervisor`.
+    #[serde(rename = "type")]
+    pub child_type: Word,
+    /// `permanent`, `transient` or `temporary`.
+    pub restart: Option<Word>,
+    /// Restarts since its supervisor's init.
+    pub restarts: u64,
+    /// Milliseconds since its last start; null if it does not run.
+    pub uptime_ms: Option<u64>,
+    /// Milliseconds until it is started again; null if no delay is running.
+    pub next_try_ms: Option<u64>,
+    /// Its last death that nobody ordered.
+    pub last_death: Option<Event>,
+}
+
+/// `/api/v1/causes`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Causes {
+    /// The supervisor's name.
+    pub supervisor: String,
+    /// Most frequent first.
+    pub causes: Vec<Cause>,
+}
+
+/// Identical deaths of a child.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// 16 hexadecimal digits, the same on every machine; `_other` for all causes that were forgotten.
+    pub fingerprint: String,
+    /// The child's label; null for all causes that were forgotten.
+    pub child_id: Option<String>,
+    /// How often.
+    pub count: u64,
+    /// The first time, in Unix milliseconds.
+    pub first: u64,
+    /// The last time, in Unix milliseconds.
+    pub last: u64,
+    /// The newest of them.
+    pub sample: Event,
+}
+
+/// `POST /api/v1/restart_child`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// The new run; `null` if the child chose to be ignored.
+    pub child_pid: Option<String>,
+}
+
+/// `POST /api/v1/terminate_child`: there is nothing to say but that it is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
+
+/// `POST /-/reload`: what was touched, by full names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Started for the first time.
+    pub added: Vec<String>,
+    /// Stopped, and not known any more.
+    pub removed: Vec<String>,
+    /// Stopped and started anew.
+    pub changed: Vec<String>,
+    /// Not started, with the reason.
+    pub failed: Vec<String>,
+}
+
+/// A line of the program's log, with the keys that Prometheus' own programs use.
+#[derive(Clone, Debug, Serialize)]
+pub struct LogLine {
+    /// When, in RFC 3339.
+    pub ts: String,
+    /// `debug`, `info`, `warn` or `error`.
+    pub level: Word,
+    /// What.
+    pub msg: String,
+    /// More, by name; `err` is an error.
+    #[serde(flatten)]
+    pub fields: BTreeMap<String, String>,
+}
+
+/// The content type of JSON.
+pub const CONTENT_TYPE: &str = "application/json";
+
+/// A shape as JSON text. The shapes have no map with keys other than text, and nothing else can fail.
+pub fn json(shape: &impl Serialize) -> String {
+    serde_json::to_string(shape).unwrap_or_default()
+}
+
+/// The RFC 3339 twin of a timestamp in Unix milliseconds; years beyond 9999 read as the end of 9999.
+pub fn rfc3339(timestamp: u64) -> String {
+    const LAST: u64 = 253_402_300_799_999;
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(timestamp.min(LAST))).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Prometheus' own API: clients look at `status` first.
+    #[test]
+    fn an_answer_says_whether_it_is_one() {
+        let success = Envelope::Success { data: vec![1, 2] };
+        let json = r#"{"status":"success","data":[1,2]}"#;
+        assert_eq!(serde_json::to_string(&success).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Envelope<Vec<u8>>>(json).unwrap(), success);
+        let error: Envelope<Vec<u8>> = Envelope::Error { error_type: "not_found".into(), error: "no such".to_owned() };
+        let json = r#"{"status":"error","errorType":"not_found","error":"no such"}"#;
+        assert_eq!(serde_json::to_string(&error).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Envelope<Vec<u8>>>(json).unwrap(), error);
+    }
+
+    // A clock that is wrong must not take an answer down.
+    #[test]
+    fn any_timestamp_has_a_twin() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
+        assert_eq!(rfc3339(u64::MAX), "9999-12-31T23:59:59.999Z");
+    }
+}

@@ -1,0 +1,23 @@
+//! All integration tests in one binary, a module a feature.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "clippy takes only test functions for tests, not the helpers they share"
+)]
+
+mod backoff;
+mod cli;
+mod config_file;
+mod corpus;
+mod docs;
+mod document;
+mod endpoint;
+mod endpoint_end;
+mod layers;
+mod operator;
+mod otp_suite;
+mod processes;
+mod prometheus;
+mod support;
+mod telemetry_suite;
+mod world;
