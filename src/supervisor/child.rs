@@ -122,14 +122,15 @@ impl Ready {
         (Self(word), answer)
     }
 
-    /// The child runs (`{ok, Pid}`).
-    pub fn ok(self) {
-        self.answer(Answer::default());
+    /// The child runs (`{ok, Pid}`). False if nobody waits for it any more: its supervisor was told to stop meanwhile, and
+    /// the child is about to be killed.
+    pub fn ok(self) -> bool {
+        self.answer(Answer::default())
     }
 
-    /// The child runs and has something for whoever started it (`{ok, Pid, Info}`).
-    pub fn ok_with(self, info: impl Any + Send + Sync) {
-        self.answer(Answer { info: Some(Arc::new(info)), ..Answer::default() });
+    /// The child runs and has something for whoever started it (`{ok, Pid, Info}`). False as [`ok`](Self::ok).
+    pub fn ok_with(self, info: impl Any + Send + Sync) -> bool {
+        self.answer(Answer { info: Some(Arc::new(info)), ..Answer::default() })
     }
 
     /// The child is not wanted (`ignore`): no error, but nothing runs. The task is aborted if it does not end.
@@ -142,9 +143,8 @@ impl Ready {
         self.answer(Answer { outcome: Outcome::AlreadyStarted(pid), ..Answer::default() });
     }
 
-    pub(super) fn answer(self, answer: Answer) {
-        // Nobody listens any more if the supervisor was told to stop meanwhile; the child learns it from its token.
-        let _ = self.0.send(answer);
+    pub(super) fn answer(self, answer: Answer) -> bool {
+        self.0.send(answer).is_ok()
     }
 }
 

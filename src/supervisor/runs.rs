@@ -127,9 +127,12 @@ impl Runs {
                     }
                 }
                 () = self.orders.given() => {
-                    starting.stop.cancel();
-                    starting.kill();
-                    self.wait(starting.task).await;
+                    // From here on a word finds nobody: each was either heard, and its start is announced, or refused.
+                    answer.close();
+                    if let Ok(answer) = answer.try_recv() {
+                        break answer;
+                    }
+                    self.discard(&starting).await;
                     return StartOutcome::Interrupted;
                 }
             }

@@ -267,7 +267,9 @@ impl Kid {
             return ExitReason::Normal;
         }
         let _life = Life::begin(&self.0);
-        ready.ok();
+        if ready.ok() {
+            self.0.starts.fetch_add(1, SeqCst);
+        }
         let ordered = async {
             match self.0.inbox.lock().await.recv().await {
                 Some(Order::Exit(reason)) => reason,
@@ -301,7 +303,6 @@ struct Life(Arc<KidState>);
 
 impl Life {
     fn begin(kid: &Arc<KidState>) -> Self {
-        kid.starts.fetch_add(1, SeqCst);
         let live = kid.live.fetch_add(1, SeqCst) + 1;
         kid.most_live.fetch_max(live, SeqCst);
         Self(kid.clone())

@@ -345,7 +345,9 @@ async fn supervise(
                 process.signal(program.stop_signal.signal());
             }
             reached = &mut reached, if ready.is_some() => match (reached, ready.take()) {
-                (Ok(()), Some(ready)) => ready.answer(Answer { pid: Some(pid), ..Answer::default() }),
+                (Ok(()), Some(ready)) => {
+                    ready.answer(Answer { pid: Some(pid), ..Answer::default() });
+                }
                 (Err(reason), Some(unsaid)) => {
                     // Kept until the end: dropped now, it would say that the start has failed while the process lives.
                     ready = Some(unsaid);
