@@ -13,10 +13,10 @@ use std::task::Poll;
 use once_cell::sync::Lazy;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio_util::sync::CancellationToken;
 
 use crate::event::{ExitReason, Panic, Pid, Usage};
 use crate::supervisor::handle::SupervisorHandle;
+use crate::supervisor::notice::Notice;
 use crate::telemetry::panic_message;
 
 /// The tasks of one supervisor's children. Dropping it aborts them all, so that none outlives its supervisor.
@@ -72,17 +72,17 @@ pub type Info = Arc<dyn Any + Send + Sync>;
 
 /// Tells a child that it should stop.
 #[derive(Clone, Debug)]
-pub struct StopToken(pub(super) CancellationToken);
+pub struct StopToken(pub(super) Notice);
 
 impl StopToken {
     /// Returns when the child should stop; at once if it should already.
-    pub async fn stopped(&self) {
-        self.0.cancelled().await;
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + '_ {
+        self.0.given()
     }
 
     /// Should the child stop?
     pub fn is_stopped(&self) -> bool {
-        self.0.is_cancelled()
+        self.0.is_given()
     }
 }
 

@@ -23,7 +23,7 @@ impl Supervision {
             }
         }
         // Killed at once, or because the end took too long: either way it is no end in good order.
-        let exit = if self.orders.kill.is_cancelled() { killed() } else { exit };
+        let exit = if self.orders.kill.is_given() { killed() } else { exit };
         self.emit(Payload::SupervisorTerminate { reason: exit.clone(), lifetime: monotonic_now() - self.since });
         self.exit.send_replace(Some(exit.clone()));
         exit
@@ -44,9 +44,9 @@ impl Supervision {
             left.insert(key);
             match child.spec.shutdown {
                 Shutdown::BrutalKill => run.kill(),
-                Shutdown::Infinity => run.stop.cancel(),
+                Shutdown::Infinity => run.stop.give(),
                 Shutdown::Timeout(timeout) => {
-                    run.stop.cancel();
+                    run.stop.give();
                     if let Some(deadline) = start.checked_add(timeout) {
                         deadlines.entry(deadline).or_default().push(key);
                     }
@@ -66,7 +66,7 @@ impl Supervision {
                     continue;
                 }
                 () = until(deadline) => deadlines.pop_first().map_or_else(Vec::new, |(_, keys)| keys),
-                () = self.orders.kill.cancelled(), if !killed => {
+                () = self.orders.kill.given(), if !killed => {
                     killed = true;
                     left.iter().copied().collect()
                 }

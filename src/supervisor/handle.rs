@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
 
 use crate::event::{ChildType, Pid, SupervisorExit, SupervisorRef};
 use crate::supervisor::child::Info;
 use crate::supervisor::error::ControlError;
+use crate::supervisor::notice::Notice;
 use crate::supervisor::reconfigure::Changes;
 use crate::supervisor::spec::ChildSpec;
 
@@ -97,7 +97,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, ControlError>>;
 /// The order to stop, and whether it came through the handle or from the parent.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StopOrder {
-    pub(super) token: CancellationToken,
+    pub(super) notice: Notice,
     by_handle: Arc<AtomicBool>,
 }
 
@@ -225,20 +225,20 @@ impl SupervisorHandle {
 // === impl StopOrder ===
 
 impl StopOrder {
-    pub(super) fn new(token: CancellationToken) -> Self {
-        Self { token, by_handle: Arc::default() }
+    pub(super) fn new(notice: Notice) -> Self {
+        Self { notice, by_handle: Arc::default() }
     }
 
     pub(super) fn by_parent(&self) {
-        self.token.cancel();
+        self.notice.give();
     }
 
     fn by_handle(&self) {
         // Only the first order counts, as only the first exit signal does.
-        if !self.token.is_cancelled() {
+        if !self.notice.is_given() {
             self.by_handle.store(true, Ordering::Release);
         }
-        self.token.cancel();
+        self.notice.give();
     }
 
     /// How a supervisor that was ordered to stop ends.

@@ -60,6 +60,7 @@ mod ending;
 mod error;
 mod handle;
 mod intensity;
+mod notice;
 mod process;
 mod reconfigure;
 mod requests;

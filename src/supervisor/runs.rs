@@ -7,12 +7,12 @@ use std::time::Instant as StdInstant;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::{AbortHandle, Id as TaskId, JoinError};
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 use crate::event::{ExitReason, Pid, SupervisorExit};
 use crate::supervisor::child::{self, Answer, Exit, Info, Outcome, Ready, StopToken, Tasks};
 use crate::supervisor::error::StartError;
 use crate::supervisor::handle::StopOrder;
+use crate::supervisor::notice::Notice;
 use crate::supervisor::process;
 use crate::supervisor::run_loop::{self, Place};
 use crate::supervisor::spec::{ChildSpec, Shutdown, Start, Supervisor};
@@ -23,7 +23,7 @@ use crate::telemetry::{Telemetry, monotonic_now};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Orders {
     pub(super) stop: StopOrder,
-    pub(super) kill: CancellationToken,
+    pub(super) kill: Notice,
 }
 
 /// The tasks of all runs, and the ends that were seen before anybody asked for them.
@@ -60,8 +60,8 @@ impl Orders {
     /// Returns when the supervisor should end, softly or at once.
     pub(super) async fn given(&self) {
         tokio::select! {
-            () = self.stop.token.cancelled() => {}
-            () = self.kill.cancelled() => {}
+            () = self.stop.notice.given() => {}
+            () = self.kill.given() => {}
         }
     }
 }
@@ -75,7 +75,7 @@ impl Runs {
 
     /// Starts a child and waits until it is ready, has failed, or the supervisor is told to stop. `begin` is now.
     pub(super) async fn start(&mut self, spec: &ChildSpec, begin: StdInstant) -> StartOutcome {
-        let stop = CancellationToken::new();
+        let stop = Notice::default();
         // Each kind of start makes what it needs: a plain task waits for no word, and it is the one whose restart has to
         // be quick.
         let (task, kill, answer) = match &spec.start {
@@ -89,17 +89,17 @@ impl Runs {
                 (task.clone(), Kill::Abort(task), answer)
             }
             Start::Process(program) => {
-                let ((ready, answer), kill) = (Ready::channel(), CancellationToken::new());
+                let ((ready, answer), kill) = (Ready::channel(), Notice::default());
                 let run = process::run(program.clone(), spec.id.clone(), StopToken(stop.clone()), kill.clone(), ready);
-                (self.tasks.spawn(run), Kill::Signal(kill), answer)
+                (self.tasks.spawn(run), Kill::Notice(kill), answer)
             }
             Start::Supervisor(supervisor) => {
-                let ((ready, answer), kill) = (Ready::channel(), CancellationToken::new());
+                let ((ready, answer), kill) = (Ready::channel(), Notice::default());
                 let orders = Orders { stop: StopOrder::new(stop.clone()), kill: kill.clone() };
                 let place = Place { parent: Some(self.name.clone()), telemetry: self.telemetry.clone(), orders };
                 // Boxed, because a supervisor's future contains those of the supervisors below it.
                 let run = nested(Supervisor::clone(supervisor), place, ready);
-                (self.tasks.spawn(run), Kill::Signal(kill), answer)
+                (self.tasks.spawn(run), Kill::Notice(kill), answer)
             }
         };
         let starting = new_run(&task, stop, kill, begin);
@@ -177,7 +177,7 @@ impl Runs {
     }
 
     async fn discard(&mut self, run: &Run) {
-        run.stop.cancel();
+        run.stop.give();
         run.kill();
         self.wait(run.task).await;
     }
@@ -191,11 +191,11 @@ impl Runs {
         let in_time = match shutdown {
             Shutdown::BrutalKill => None,
             Shutdown::Timeout(timeout) => {
-                run.stop.cancel();
+                run.stop.give();
                 self.wait_until(run.task, Instant::now().checked_add(timeout)).await
             }
             Shutdown::Infinity => {
-                run.stop.cancel();
+                run.stop.give();
                 self.wait_until(run.task, None).await
             }
         };
@@ -247,7 +247,7 @@ impl Runs {
         tokio::select! {
             biased;
             exit = self.wait(task) => Some(exit),
-            () = killed.cancelled() => None,
+            () = killed.given() => None,
             () = until(deadline) => None,
         }
     }
@@ -255,7 +255,7 @@ impl Runs {
     /// The end of a run that was killed: unless that was the plan, for it or for its supervisor, its time to stop was over.
     pub(super) fn late(&self, exit: Exit, shutdown: Shutdown) -> Exit {
         match (&exit.reason, shutdown) {
-            (ExitReason::Killed, Shutdown::Timeout(_)) if !self.orders.kill.is_cancelled() => {
+            (ExitReason::Killed, Shutdown::Timeout(_)) if !self.orders.kill.is_given() => {
                 Exit { reason: ExitReason::Timeout, ..exit }
             }
             _ => exit,
@@ -276,7 +276,7 @@ pub(super) async fn until(deadline: Option<Instant>) {
     }
 }
 
-fn new_run(task: &AbortHandle, stop: CancellationToken, kill: Kill, since: StdInstant) -> Run {
+fn new_run(task: &AbortHandle, stop: Notice, kill: Kill, since: StdInstant) -> Run {
     Run { pid: child::next_pid(), task: task.id(), stop, kill, since, supervisor: None }
 }
 
@@ -315,7 +315,7 @@ fn nested(supervisor: Supervisor, place: Place, ready: Ready) -> std::pin::Pin<B
         let pid = Some(handle.reference().id);
         ready.answer(Answer { pid, supervisor: Some(handle), ..Answer::default() });
         let exit = supervision.serve().await;
-        if killed.is_cancelled() {
+        if killed.is_given() {
             return ExitReason::Killed.into();
         }
         // To its parent a supervisor that gave up ends with `shutdown`, as in OTP: a transient one is not restarted.

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use tokio::task::{AbortHandle, Id as TaskId};
-use tokio_util::sync::CancellationToken;
 
 use crate::event::{ChildRef, ChildType, Pid, RestartCause, Strategy};
 use crate::supervisor::handle::{ChildCount, ChildInfo, ChildSelector, ChildState, SupervisorHandle};
+use crate::supervisor::notice::Notice;
 use crate::supervisor::spec::ChildSpec;
 
 /// A child's place in the start order; never used twice.
@@ -59,7 +59,7 @@ pub(super) struct Last {
 pub(super) struct Run {
     pub(super) pid: Pid,
     pub(super) task: TaskId,
-    pub(super) stop: CancellationToken,
+    pub(super) stop: Notice,
     pub(super) kill: Kill,
     pub(super) since: Instant,
     /// Boxed, because most children are none.
@@ -71,7 +71,7 @@ pub(super) enum Kill {
     /// A task is dropped at its next await.
     Abort(AbortHandle),
     /// A process or a supervisor ends what it holds, and only then its own task: else a successor could meet it alive.
-    Signal(CancellationToken),
+    Notice(Notice),
 }
 
 /// All children of one supervisor.
@@ -283,7 +283,7 @@ impl Run {
     pub(super) fn kill(&self) {
         match &self.kill {
             Kill::Abort(task) => task.abort(),
-            Kill::Signal(token) => token.cancel(),
+            Kill::Notice(notice) => notice.give(),
         }
     }
 }

@@ -17,7 +17,6 @@ use std::time::Duration;
 use rustix::process::Signal;
 use thiserror::Error;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
 pub use last_output::{LastOutputLimits, MAX_LINE_BYTES};
 pub use output::{PassOn, flush_output};
@@ -26,6 +25,7 @@ pub use spawn::reap_orphans;
 
 use crate::event::{ExitReason, Pid};
 use crate::supervisor::child::{Answer, Exit, Ready, StopToken};
+use crate::supervisor::notice::Notice;
 use output::{Output, Stream};
 use spawn::Process;
 
@@ -284,13 +284,7 @@ impl FromStr for StopSignal {
 // === One run ===
 
 /// Runs the program to its end. The stop token sends the stop signal, the kill token SIGKILL; both to the whole group.
-pub(super) async fn run(
-    program: Arc<Program>,
-    id: Arc<str>,
-    stop: StopToken,
-    kill: CancellationToken,
-    ready: Ready,
-) -> Exit {
+pub(super) async fn run(program: Arc<Program>, id: Arc<str>, stop: StopToken, kill: Notice, ready: Ready) -> Exit {
     oom::watch();
     let mut process = match spawn::spawn(program.command(), program.umask).await {
         Ok(process) => process,
@@ -318,7 +312,7 @@ async fn supervise(
     program: &Program,
     process: &mut Process,
     stop: &StopToken,
-    kill: &CancellationToken,
+    kill: &Notice,
     ready: Ready,
 ) -> std::io::Result<End> {
     let mut ended = std::pin::pin!(process.ended()?);
@@ -336,7 +330,7 @@ async fn supervise(
         tokio::select! {
             biased;
             result = &mut ended => break result?,
-            () = kill.cancelled(), if !killed => {
+            () = kill.given(), if !killed => {
                 killed = true;
                 process.signal(Signal::KILL);
             }
@@ -369,7 +363,7 @@ async fn supervise(
     while told && !killed && process.has_group().await {
         tokio::select! {
             () = sleep(GROUP_POLL) => {}
-            () = kill.cancelled() => {
+            () = kill.given() => {
                 killed = true;
                 process.signal(Signal::KILL);
             }

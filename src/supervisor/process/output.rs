@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use super::last_output::{LastOutput, LastOutputLimits, Lines};
+use crate::supervisor::notice::Notice;
 
 /// How the output of a process is passed on to ours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,17 +91,13 @@ pub async fn flush_output(patience: Duration) {
 /// The output of one run.
 pub(super) struct Output {
     kept: Arc<Mutex<LastOutput>>,
-    ended: CancellationToken,
+    ended: Notice,
     readers: Vec<oneshot::Receiver<()>>,
 }
 
 impl Output {
     pub(super) fn new(limits: LastOutputLimits) -> Self {
-        Self {
-            kept: Arc::new(Mutex::new(LastOutput::new(limits))),
-            ended: CancellationToken::new(),
-            readers: Vec::new(),
-        }
+        Self { kept: Arc::new(Mutex::new(LastOutput::new(limits))), ended: Notice::default(), readers: Vec::new() }
     }
 
     /// Reads a pipe from now on.
@@ -127,7 +123,7 @@ impl Output {
 
     /// The last lines. The run has ended: what its pipes hold now is read, what others write later is not.
     pub(super) async fn finish(self) -> Arc<[Box<str>]> {
-        self.ended.cancel();
+        self.ended.give();
         for reader in self.readers {
             let _ = reader.await;
         }
@@ -137,7 +133,7 @@ impl Output {
 
 struct Reader {
     pipe: pipe::Receiver,
-    ended: CancellationToken,
+    ended: Notice,
     kept: Option<(Arc<Mutex<LastOutput>>, Lines)>,
     passed: Passed,
 }
@@ -150,7 +146,7 @@ impl Reader {
             tokio::select! {
                 biased;
                 ready = self.pipe.readable() => if ready.is_err() { break Vec::new() },
-                () = self.ended.cancelled() => break Vec::new(),
+                () = self.ended.given() => break Vec::new(),
             }
             match self.pipe.try_read(&mut buffer) {
                 Ok(0) => break Vec::new(),
@@ -159,7 +155,7 @@ impl Reader {
                     tokio::select! {
                         biased;
                         () = pass(&piece) => {}
-                        () = self.ended.cancelled() => break vec![piece],
+                        () = self.ended.given() => break vec![piece],
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
