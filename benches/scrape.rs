@@ -12,7 +12,7 @@ use std::hint::black_box;
 use std::process::Command;
 
 use prometheus::{Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
-use restart_exporter::metrics::{Metrics, PIECE_BYTES};
+use restart_exporter::metrics::{Format, Metrics, PIECE_BYTES};
 use restart_exporter::telemetry::{monotonic_now, now};
 
 use support::events::Tree;
@@ -137,7 +137,7 @@ fn plain_family(registry: &Registry, family: &str) {
 
 /// Our text, each piece in the same buffer.
 fn stream(metrics: &Metrics, piece: &mut Vec<u8>) -> usize {
-    let (mut exposition, mut bytes) = (metrics.exposition(), 0);
+    let (mut exposition, mut bytes) = (metrics.exposition(Format::Text), 0);
     while exposition.next_piece(piece) {
         bytes += black_box(&*piece).len();
     }

@@ -83,6 +83,9 @@ async fn serve(args: &ServeArgs, tree: Tree) -> Result<(), BoxError> {
     tokio::spawn(reap_orphans()?);
     let exporter = Exporter::builder()
         .telemetry_path(&args.telemetry_path)
+        .max_scrapes(args.max_requests)
+        .openmetrics_created(args.openmetrics_created)
+        .exemplars(args.exemplars)
         .admin_api(args.enable_admin_api)
         .exit_delay(args.exit_delay)
         .history_capacity(args.history_capacity as usize)

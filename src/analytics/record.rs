@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::causes::{Cause, Causes};
 use super::children::{ChildCounts, ChildView, Children};
-use super::history::{Fact, History, HistoryEntry, HistoryEvent, HistoryFilter, Remains};
+use super::history::{EventType, Fact, History, HistoryEntry, HistoryEvent, HistoryFilter, Remains};
 use super::registry::{Name, OTHER};
 use super::ring::Ring;
 use super::stats::{FailureRate, Stats, Totals};
@@ -193,6 +193,18 @@ impl Record {
             total: state.history.total(),
             evicted: state.history.evicted(),
             events: state.history.query(filter).map(|event| state.entry(event)).collect(),
+        }
+    }
+
+    /// Shows the newest deaths that the history holds, newest first and at most `limit`, each with its lifetime in
+    /// milliseconds.
+    pub fn each_newest_death(&self, limit: usize, mut show: impl FnMut(&HistoryEvent, u64)) {
+        let filter =
+            HistoryFilter { event: Some(EventType::Terminated), limit: Some(limit), ..HistoryFilter::default() };
+        for event in self.state.lock().history.query(&filter) {
+            if let Fact::Terminated { lifetime_ms, .. } = event.fact {
+                show(event, lifetime_ms);
+            }
         }
     }
 

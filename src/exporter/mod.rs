@@ -75,6 +75,7 @@ pub struct ExporterBuilder {
     telemetry_path: Arc<str>,
     history_capacity: usize,
     metrics: MetricsConfig,
+    max_scrapes: usize,
     admin_api: bool,
     exit_delay: Duration,
 }
@@ -149,6 +150,7 @@ impl Default for ExporterBuilder {
             telemetry_path: "/metrics".into(),
             history_capacity: AnalyticsConfig::default().history_capacity,
             metrics: MetricsConfig::default(),
+            max_scrapes: http::DEFAULT_MAX_SCRAPES,
             admin_api: false,
             exit_delay: Duration::ZERO,
         }
@@ -194,6 +196,24 @@ impl ExporterBuilder {
         self
     }
 
+    /// Scrapes that are answered at once, 40 by default; further ones get a 503. With 0 there is no limit.
+    pub fn max_scrapes(mut self, scrapes: usize) -> Self {
+        self.max_scrapes = scrapes;
+        self
+    }
+
+    /// Whether OpenMetrics shows `_created`, see [`MetricsConfig::openmetrics_created`]. Off by default.
+    pub fn openmetrics_created(mut self, created: bool) -> Self {
+        self.metrics.openmetrics_created = created;
+        self
+    }
+
+    /// Whether lifetimes show exemplars, see [`MetricsConfig::exemplars`]. Off by default.
+    pub fn exemplars(mut self, exemplars: bool) -> Self {
+        self.metrics.exemplars = exemplars;
+        self
+    }
+
     /// Whether requests over TCP may restart and terminate children, and reload; over a Unix socket they always may. Off by
     /// default.
     pub fn admin_api(mut self, admin_api: bool) -> Self {
@@ -212,7 +232,7 @@ impl ExporterBuilder {
     /// # Errors
     /// [`Error::Attach`] if another exporter is attached to the same bus.
     pub fn build(self) -> Result<Exporter, Error> {
-        let Self { telemetry, telemetry_path, history_capacity, metrics, admin_api, exit_delay } = self;
+        let Self { telemetry, telemetry_path, history_capacity, metrics, max_scrapes, admin_api, exit_delay } = self;
         let config = AnalyticsConfig {
             history_capacity,
             retention: metrics.retention,
@@ -223,7 +243,8 @@ impl ExporterBuilder {
         analytics.attach(&telemetry)?;
         metrics.attach()?;
         let control = Control::new(analytics.clone());
-        let app = App::new(metrics.clone(), control.clone(), telemetry_path).admin_api(admin_api);
+        let app =
+            App::new(metrics.clone(), control.clone(), telemetry_path).max_scrapes(max_scrapes).admin_api(admin_api);
         let tops = Tops::new(telemetry.clone(), control.clone());
         Ok(Exporter {
             telemetry,

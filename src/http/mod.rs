@@ -28,6 +28,7 @@ mod admin;
 mod api;
 mod listener;
 mod metrics;
+mod negotiate;
 mod pages;
 mod respond;
 mod router;
@@ -39,6 +40,9 @@ pub use router::{MAX_BODY_BYTES, NOT_FOUND, ROUTES, Route};
 
 /// Open connections; further clients wait until one is free.
 pub const MAX_CONNECTIONS: usize = 512;
+
+/// Scrapes that are answered at once, if nobody says otherwise; as in exporters of the Prometheus project.
+pub const DEFAULT_MAX_SCRAPES: usize = 40;
 
 /// How much of the head of a request may wait for its end, in bytes; beyond, the answer is 431. A head of twice as many
 /// bytes is always too long, and one in between may pass if its end came with the last piece read.
@@ -62,6 +66,8 @@ pub struct App {
     /// May requests change something?
     pub(super) admin: bool,
     pub(super) reload: Arc<OnceLock<Reload>>,
+    /// Room for scrapes; none if there may be any number at once.
+    pub(super) scrapes: Option<Arc<Semaphore>>,
     telemetry_path: Arc<str>,
 }
 
@@ -76,7 +82,14 @@ impl App {
         let names: Vec<_> = ROUTES.iter().map(|route| route.name).chain([NOT_FOUND]).collect();
         metrics.http_handlers(&names);
         let telemetry_path = telemetry_path.into();
-        Self { metrics, control, ready: Arc::default(), admin: false, reload: Arc::default(), telemetry_path }
+        let scrapes = Some(Arc::new(Semaphore::new(DEFAULT_MAX_SCRAPES)));
+        Self { metrics, control, ready: Arc::default(), admin: false, reload: Arc::default(), scrapes, telemetry_path }
+    }
+
+    /// Scrapes that are answered at once, [`DEFAULT_MAX_SCRAPES`] at first; further ones get a 503. With 0 there is no limit.
+    pub fn max_scrapes(mut self, scrapes: usize) -> Self {
+        self.scrapes = (scrapes > 0).then(|| Arc::new(Semaphore::new(scrapes.min(Semaphore::MAX_PERMITS))));
+        self
     }
 
     /// Whether requests may change something; at first they may not.

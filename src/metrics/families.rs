@@ -3,12 +3,11 @@
 //! Names, types, labels and buckets are a contract with dashboards and alerts; a test below spells them out again.
 
 use super::cells::Histogram;
-use super::exposition::Scrape;
+use super::exposition::{Scrape, Sink};
 use super::labels::Labels;
 use super::limits::Limit;
 use super::own::DropCause;
 use super::row::{RowView, SupervisorRow};
-use super::sink::Sink;
 use crate::event::{EventKind, ReasonClass, RestartCause, SupervisorExitClass};
 
 use Samples::{Exporter, Supervisor};
@@ -191,7 +190,10 @@ pub static FAMILIES: &[Family] = &[
         "supervisor_child_lifetime_seconds",
         "Time a child had been running when it terminated.",
         &LIFETIME_BUCKETS,
-        Supervisor(|view, out| distribution(view, &view.row.lifetime, out)),
+        Supervisor(|view, out| {
+            let (counts, sum) = view.row.lifetime.get();
+            out.histogram(view.labels(), &counts, sum, &view.lifetime_exemplars(&counts));
+        }),
     ),
     histogram(
         "supervisor_child_downtime_seconds",
@@ -301,7 +303,14 @@ pub static FAMILIES: &[Family] = &[
     counter(
         "process_cpu_seconds_total",
         "Total user and system CPU time spent in seconds.",
-        Exporter(|scrape, out| float_if_known(scrape.process().cpu_seconds, out)),
+        Exporter(|scrape, out| {
+            let process = scrape.process();
+            // It began to count before we did.
+            let created = process.start_time_seconds.map(|seconds| (seconds * 1e3) as u64);
+            if let Some(seconds) = process.cpu_seconds {
+                out.float(Labels { created, ..Labels::default() }, seconds);
+            }
+        }),
     ),
     gauge(
         "process_open_fds",
@@ -338,6 +347,20 @@ pub static FAMILIES: &[Family] = &[
 // === impl Family ===
 
 impl Family {
+    /// The name of the family in OpenMetrics, where `_total` belongs to the samples of a counter alone.
+    pub(super) fn base_name(&self) -> &'static str {
+        match self.kind {
+            Kind::Counter => self.name.strip_suffix("_total").unwrap_or(self.name),
+            Kind::Gauge | Kind::Histogram => self.name,
+        }
+    }
+
+    /// The unit that its name ends with, if that is a base unit of Prometheus.
+    pub(super) fn unit(&self) -> Option<&'static str> {
+        let last = self.base_name().rsplit('_').next();
+        last.filter(|word| ["seconds", "bytes"].contains(word))
+    }
+
     /// Does it describe the process as a whole, which is the business of whoever owns the process?
     pub(super) fn is_of_process(&self) -> bool {
         self.name.starts_with("process_")
@@ -393,5 +416,5 @@ fn float_if_known(value: Option<f64>, out: &mut dyn Sink) {
 
 fn distribution<const CELLS: usize>(view: &RowView<'_>, histogram: &Histogram<CELLS>, out: &mut dyn Sink) {
     let (counts, sum) = histogram.get();
-    out.histogram(view.labels(), &counts, sum);
+    out.histogram(view.labels(), &counts, sum, &[]);
 }

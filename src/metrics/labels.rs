@@ -3,18 +3,21 @@
 use std::borrow::Cow;
 
 /// The labels of a series as text, in two parts that follow one another, so that the children of a supervisor need not
-/// each repeat its labels. Default is no label.
+/// each repeat its labels; and since when the series counts. Default is no label.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Labels<'a> {
     /// What the series of a row have in common.
     pub(super) base: &'a [u8],
     /// More, with a comma before it; or empty.
     pub(super) rest: &'a [u8],
+    /// When a counter or histogram with these labels stood at 0 first, in Unix milliseconds; none if that was when the
+    /// exporter itself began.
+    pub(super) created: Option<u64>,
 }
 
 impl<'a> From<&'a str> for Labels<'a> {
     fn from(base: &'a str) -> Self {
-        Self { base: base.as_bytes(), rest: &[] }
+        Self { base: base.as_bytes(), ..Self::default() }
     }
 }
 

@@ -9,6 +9,8 @@ use super::cells::{Counter, Counters};
 pub enum Limit {
     /// A connection was refused or had to wait because too many are open. Spelled `http_connections`.
     HttpConnections,
+    /// A scrape beyond [`App::max_scrapes`](crate::http::App::max_scrapes) was refused. Spelled `http_scrapes`.
+    HttpScrapes,
     /// The head of a request was too long, or took too long. Spelled `http_request_header`.
     HttpRequestHeader,
     /// The body of a request was too long. Spelled `http_request_body`.
@@ -25,6 +27,7 @@ impl Limit {
     /// Every limit, in the order of the discriminants.
     pub const ALL: &'static [Limit] = &[
         Limit::HttpConnections,
+        Limit::HttpScrapes,
         Limit::HttpRequestHeader,
         Limit::HttpRequestBody,
         Limit::SeriesSupervisors,
@@ -35,6 +38,7 @@ impl Limit {
     pub const fn as_str(self) -> &'static str {
         match self {
             Limit::HttpConnections => "http_connections",
+            Limit::HttpScrapes => "http_scrapes",
             Limit::HttpRequestHeader => "http_request_header",
             Limit::HttpRequestBody => "http_request_body",
             Limit::SeriesSupervisors => "series_supervisors",

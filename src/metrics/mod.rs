@@ -1,8 +1,8 @@
 //! The metrics: every supervisor event counted, and shown to Prometheus.
 //!
 //! [`families`](FAMILIES) is the table of all metrics. Events become numbers in `recorder`, numbers become samples in one
-//! walk over that table (`exposition`), and samples become text (`text`) or the structs of the crate `prometheus`
-//! (`collector`). Whatever a scrape needs that is costly is done when a supervisor or child is first seen: rendering and
+//! walk over that table, and samples become one of the [`Format`]s or the structs of the crate `prometheus` (`exposition`).
+//! Whatever a scrape needs that is costly is done when a supervisor or child is first seen: rendering and
 //! escaping its labels, and sorting.
 //!
 //! Rules that hold for all families:
@@ -15,7 +15,6 @@
 //!   a child stay as long as those of its supervisor.
 
 mod cells;
-mod collector;
 mod exposition;
 mod families;
 mod labels;
@@ -24,10 +23,8 @@ mod own;
 mod process;
 mod recorder;
 mod row;
-mod sink;
 #[cfg(test)]
 mod tests;
-mod text;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +35,7 @@ use crate::analytics::Analytics;
 use crate::event::EventKind;
 use crate::telemetry::{AttachError, Telemetry};
 
-pub use exposition::{Exposition, PIECE_BYTES};
+pub use exposition::{Exposition, Format, PIECE_BYTES};
 pub use families::{FAMILIES, Family, Kind};
 pub use limits::Limit;
 pub use own::DropCause;
@@ -46,7 +43,7 @@ pub use recorder::HANDLER_ID;
 
 use recorder::Recorder;
 
-/// Bounds of the metrics. `max_supervisors` and `retention` should be those of analytics, where some gauges come from.
+/// Bounds of the metrics, and what they show. `max_supervisors` and `retention` should be those of analytics, where some gauges come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricsConfig {
     /// Most values of the label `supervisor`; all beyond share `_other`.
@@ -57,6 +54,12 @@ pub struct MetricsConfig {
     pub max_children_per_supervisor: usize,
     /// How long the series of a supervisor stay after its end: longer than the longest window of an alert.
     pub retention: Duration,
+    /// Whether OpenMetrics shows `_created` beside counters and histograms. Prometheus keeps each as one more series
+    /// unless its feature `created-timestamp-zero-ingestion` is on. In protobuf these times are always there, at no cost.
+    pub openmetrics_created: bool,
+    /// Whether the buckets of lifetimes show the newest death that lies in them as an exemplar, in OpenMetrics and in
+    /// protobuf.
+    pub exemplars: bool,
 }
 
 /// The metrics of one exporter. Clones share them.
@@ -78,6 +81,8 @@ impl Default for MetricsConfig {
             max_children: 10_000,
             max_children_per_supervisor: 50,
             retention: Duration::from_secs(15 * 60),
+            openmetrics_created: false,
+            exemplars: false,
         }
     }
 }
@@ -99,28 +104,28 @@ impl Metrics {
         self.telemetry.attach_shared(HANDLER_ID, &EventKind::SUPERVISOR, self.recorder.clone())
     }
 
-    /// Begins an exposition in the text format, which is built while it is sent.
-    pub fn exposition(&self) -> Exposition {
-        Exposition::new(self.clone())
+    /// Begins an exposition, which is built while it is sent.
+    pub fn exposition(&self, format: Format) -> Exposition {
+        Exposition::new(self.clone(), format)
     }
 
-    /// A whole exposition at once, for tests and small programs.
+    /// A whole exposition at once in the text format, for tests and small programs.
     pub fn render(&self) -> String {
-        let (mut exposition, mut piece, mut text) = (self.exposition(), Vec::new(), String::new());
-        while exposition.next_piece(&mut piece) {
-            text.push_str(&String::from_utf8_lossy(&piece));
-        }
-        text
+        String::from_utf8_lossy(&self.encode(Format::Text)).into_owned()
     }
 
-    /// The value of `Content-Type` for [`exposition`](Self::exposition).
-    pub const fn content_type() -> &'static str {
-        text::CONTENT_TYPE
+    /// A whole exposition at once.
+    pub fn encode(&self, format: Format) -> Vec<u8> {
+        let (mut exposition, mut piece, mut whole) = (self.exposition(format), Vec::new(), Vec::new());
+        while exposition.next_piece(&mut piece) {
+            whole.extend_from_slice(&piece);
+        }
+        whole
     }
 
     /// The same metrics for a host's own `prometheus::Registry`, without `process_*`, which belong to the host.
     pub fn collector(&self) -> impl Collector + use<> {
-        collector::FamilyCollector::new(self.clone())
+        exposition::FamilyCollector::new(self.clone())
     }
 
     /// Makes the series of these HTTP handlers (route names) stand at 0 before their first request.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use super::MetricsConfig;
 use super::limits::{Limit, Limits};
 use super::own::Own;
-use super::row::{Incarnation, SupervisorRow};
+use super::row::{Incarnation, SupervisorRow, unix_millis};
 use crate::analytics::registry::{Name, Registry};
 use crate::analytics::{Analytics, Record};
 use crate::event::{Action, Decision, Event, Payload, RestartCause, SupervisorEvent};
-use crate::telemetry::Handler;
+use crate::telemetry::{self, Handler};
 
 /// The id under which the metrics are attached to a bus.
 pub const HANDLER_ID: &str = "metrics";
@@ -23,6 +23,8 @@ pub(super) struct Recorder {
     pub(super) registry: Registry<SupervisorRow>,
     pub(super) own: Own,
     pub(super) analytics: Analytics,
+    /// When it began to count, in Unix milliseconds.
+    pub(super) created: u64,
 }
 
 // === impl Recorder ===
@@ -31,7 +33,7 @@ impl Recorder {
     pub(super) fn new(config: MetricsConfig, analytics: Analytics) -> Self {
         let own = Own::new(Arc::new(Limits::new(config.max_children)));
         let registry = Registry::new(config.max_supervisors, config.retention);
-        Self { config, registry, own, analytics }
+        Self { config, registry, own, analytics, created: unix_millis(telemetry::now().system) }
     }
 
     fn record(&self, event: &SupervisorEvent) {
@@ -66,7 +68,7 @@ impl Recorder {
                 if child_pid.is_some() {
                     row.start_duration.observe(*duration);
                 }
-                row.with_child(&child.label, |_| ());
+                row.with_child(&child.label, event.time.system, |_| ());
             }
             Payload::ChildStartError { child, decision, .. } => {
                 row.start_attempts.inc();
@@ -74,7 +76,7 @@ impl Recorder {
                 if decision.as_ref().is_some_and(saturates) {
                     row.saturated.inc();
                 }
-                row.with_child(&child.label, |_| ());
+                row.with_child(&child.label, event.time.system, |_| ());
             }
             // The child's row was born at its start; one that started before anybody listened is born at its restart.
             Payload::ChildTerminate { reason, shutdown, lifetime, decision, .. } => {
@@ -91,7 +93,7 @@ impl Recorder {
                 if let Some(downtime) = downtime {
                     row.downtime.observe(*downtime);
                 }
-                row.with_child(&child.label, |child| {
+                row.with_child(&child.label, event.time.system, |child| {
                     child.restarts.inc(*cause as usize);
                     if *cause != RestartCause::Requested {
                         child.restarted_at(event.time.system);
@@ -107,7 +109,12 @@ impl Recorder {
 
     /// All closed label sets of the row stand at 0 from here on, before anything is counted.
     fn new_row(&self, name: &Name, event: &SupervisorEvent) -> SupervisorRow {
-        let row = SupervisorRow::new(name, self.config.max_children_per_supervisor, self.own.limits.clone());
+        let row = SupervisorRow::new(
+            name,
+            event.time.system,
+            self.config.max_children_per_supervisor,
+            self.own.limits.clone(),
+        );
         if !row.is_other() {
             row.set_incarnation(Incarnation { record: self.record_of(event), ..Incarnation::default() });
         }

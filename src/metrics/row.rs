@@ -14,13 +14,16 @@ use foldhash::fast::RandomState;
 use parking_lot::{Mutex, RwLock};
 
 use super::cells::{Counter, Counters, Gauge, Histogram};
+use super::exposition::{Exemplar, SeriesCount, Sink};
 use super::families::{DOWNTIME_BUCKETS, FAMILIES, LIFETIME_BUCKETS, START_BUCKETS, Samples};
 use super::labels::{InlineText, Labels, label_text, push_label, push_more_label};
 use super::limits::{Limit, Limits};
-use super::sink::{SeriesCount, Sink};
 use crate::analytics::Record;
 use crate::analytics::registry::{Name, OTHER};
 use crate::event::{ReasonClass, RestartCause, Strategy, SupervisorExitClass};
+
+/// Deaths of the history that are looked at for exemplars.
+const DEATHS_FOR_EXEMPLARS: usize = 100;
 
 /// The cells of one supervisor name.
 // In the order of declaration: what every family begins with stands together, in one place of memory.
@@ -28,6 +31,8 @@ use crate::event::{ReasonClass, RestartCause, Strategy, SupervisorExitClass};
 pub(super) struct SupervisorRow {
     /// `supervisor="…"` and, on a node, `node="…"`.
     labels: InlineText,
+    /// When its counters stood at 0 first, in Unix milliseconds.
+    created: u64,
     /// Is this the row of all supervisors beyond the limit?
     is_other: bool,
     /// Unix milliseconds.
@@ -77,6 +82,8 @@ pub(super) struct ChildRow {
     label: Arc<str>,
     /// Where in [`Children::text`] its own label stands.
     text: Range<u32>,
+    /// When its counters stood at 0 first, in Unix milliseconds.
+    created: u64,
     pub(super) restarts: Counters<{ RestartCause::ALL.len() }>,
     /// Unix milliseconds, 0 if never.
     last_restart: AtomicU64,
@@ -100,12 +107,14 @@ struct Children {
 pub(super) struct RowView<'a> {
     pub(super) row: &'a SupervisorRow,
     pub(super) up: bool,
+    /// Are exemplars shown?
+    pub(super) exemplars: bool,
 }
 
 // === impl SupervisorRow ===
 
 impl SupervisorRow {
-    pub(super) fn new(name: &Name, max_children: usize, limits: Arc<Limits>) -> Self {
+    pub(super) fn new(name: &Name, created: SystemTime, max_children: usize, limits: Arc<Limits>) -> Self {
         let mut labels = label_text(&[("supervisor", &name.supervisor)]);
         if let Some(node) = &name.node {
             push_label(&mut labels, "node", node);
@@ -113,6 +122,7 @@ impl SupervisorRow {
         let is_other = name.is_other();
         Self {
             labels: labels.into(),
+            created: unix_millis(created),
             is_other,
             start_time: Gauge::default(),
             max_restarts: Gauge::default(),
@@ -183,8 +193,8 @@ impl SupervisorRow {
     }
 
     /// Calls `act` with the row of a child, which is born here, at 0, if the label is new. Beyond the limits all children
-    /// share one row.
-    pub(super) fn with_child(&self, label: &Arc<str>, act: impl FnOnce(&ChildRow)) {
+    /// share one row. `now` is the time of the event.
+    pub(super) fn with_child(&self, label: &Arc<str>, now: SystemTime, act: impl FnOnce(&ChildRow)) {
         let children = self.children.read();
         if let Some(child) = children.find(label) {
             return act(child);
@@ -194,21 +204,21 @@ impl SupervisorRow {
             return act(other);
         }
         drop(children);
-        self.with_new_child(label, act);
+        self.with_new_child(label, now, act);
     }
 
-    fn with_new_child(&self, label: &Arc<str>, act: impl FnOnce(&ChildRow)) {
+    fn with_new_child(&self, label: &Arc<str>, now: SystemTime, act: impl FnOnce(&ChildRow)) {
         let children = &mut *self.children.write();
         // Two threads may have raced here.
         if let Some(child) = children.find(label) {
             return act(child);
         }
         if self.has_room(children, label) && self.limits.take_child() {
-            return act(children.add(label));
+            return act(children.add(label, now));
         }
         self.overflowed();
         let text = &mut children.text;
-        act(children.other.get_or_insert_with(|| Box::new(ChildRow::new(OTHER.into(), text))));
+        act(children.other.get_or_insert_with(|| Box::new(ChildRow::new(OTHER.into(), now, text))));
     }
 
     fn has_room(&self, children: &Children, label: &str) -> bool {
@@ -226,7 +236,7 @@ impl SupervisorRow {
 /// A row gives back what it took from the limits wherever it is removed: at a scrape, or while another is added.
 impl Drop for SupervisorRow {
     fn drop(&mut self) {
-        let view = RowView { row: self, up: false };
+        let view = RowView { row: self, up: false, exemplars: false };
         let mut series = SeriesCount::default();
         for family in FAMILIES.iter().filter(|family| family.applies_to(self)) {
             if let Samples::Supervisor(samples) = family.samples {
@@ -245,12 +255,12 @@ impl Children {
         self.by_label.get(label).map(|index| &self.rows[*index as usize])
     }
 
-    fn add(&mut self, label: &Arc<str>) -> &ChildRow {
+    fn add(&mut self, label: &Arc<str>, now: SystemTime) -> &ChildRow {
         let index = self.rows.len();
         let place = self.sorted.partition_point(|other| self.rows[*other as usize].label < *label);
         self.sorted.insert(place, index as u32);
         self.by_label.insert(label.clone(), index as u32);
-        self.rows.push(ChildRow::new(label.clone(), &mut self.text));
+        self.rows.push(ChildRow::new(label.clone(), now, &mut self.text));
         &self.rows[index]
     }
 
@@ -259,17 +269,24 @@ impl Children {
     }
 
     fn labels<'a>(&'a self, base: &'a [u8], child: &ChildRow) -> Labels<'a> {
-        Labels { base, rest: &self.text.as_bytes()[child.text.start as usize..child.text.end as usize] }
+        let rest = &self.text.as_bytes()[child.text.start as usize..child.text.end as usize];
+        Labels { base, rest, created: Some(child.created) }
     }
 }
 
 // === impl ChildRow ===
 
 impl ChildRow {
-    fn new(label: Arc<str>, text: &mut String) -> Self {
+    fn new(label: Arc<str>, created: SystemTime, text: &mut String) -> Self {
         let start = text.len() as u32;
         push_more_label(text, "child", &label);
-        Self { label, text: start..text.len() as u32, restarts: Counters::default(), last_restart: AtomicU64::new(0) }
+        Self {
+            label,
+            text: start..text.len() as u32,
+            created: unix_millis(created),
+            restarts: Counters::default(),
+            last_restart: AtomicU64::new(0),
+        }
     }
 
     /// Notes an automatic restart. The latest wins, also if the clock was stepped back between two.
@@ -287,11 +304,29 @@ impl ChildRow {
 
 impl RowView<'_> {
     pub(super) fn labels(&self) -> Labels<'_> {
-        Labels { base: self.row.labels.as_bytes(), rest: &[] }
+        Labels { base: self.row.labels.as_bytes(), rest: &[], created: Some(self.row.created) }
     }
 
     pub(super) fn incarnation(&self) -> Guard<Arc<Incarnation>> {
         self.row.incarnation.load()
+    }
+
+    /// For each bucket of lifetimes that holds any, the newest death of the history that lies in it; nothing if exemplars
+    /// are not shown. The history is asked, so that an exemplar never points to an event that is gone.
+    pub(super) fn lifetime_exemplars(&self, counts: &[u64]) -> Vec<Option<Exemplar>> {
+        let incarnation = self.incarnation();
+        let Some(record) = incarnation.record.as_deref().filter(|_| self.exemplars) else { return Vec::new() };
+        let mut exemplars = vec![None; counts.len()];
+        record.each_newest_death(DEATHS_FOR_EXEMPLARS, |death, lifetime_ms| {
+            let seconds = lifetime_ms as f64 / 1e3;
+            let bucket = LIFETIME_BUCKETS.partition_point(|bound| *bound < seconds);
+            let below = bucket.checked_sub(1).map_or(0, |below| counts[below]);
+            // Milliseconds are cut off: one that seems to lie on a bound may have been counted above it.
+            if exemplars[bucket].is_none() && counts[bucket] > below {
+                exemplars[bucket] = Some(Exemplar { event_id: death.id, seconds, timestamp: death.timestamp });
+            }
+        });
+        exemplars
     }
 
     /// A sample of what may not be known.
@@ -315,7 +350,8 @@ impl RowView<'_> {
     }
 }
 
-fn unix_millis(time: SystemTime) -> u64 {
+/// Milliseconds since the Unix epoch.
+pub(super) fn unix_millis(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -13,6 +13,7 @@ mod docs;
 mod document;
 mod endpoint;
 mod endpoint_end;
+mod formats;
 mod layers;
 mod operator;
 mod otp_suite;

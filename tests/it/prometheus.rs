@@ -42,6 +42,10 @@ struct Prometheus {
 
 impl Prometheus {
     async fn scraping(target: SocketAddr) -> Self {
+        Self::scraping_with(target, &[]).await
+    }
+
+    async fn scraping_with(target: SocketAddr, flags: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
         let file = |name: &str| data.path().join(name).display().to_string();
         let config = format!(
@@ -54,7 +58,8 @@ impl Prometheus {
             format!("--storage.tsdb.path={}", file("tsdb")),
             "--web.listen-address=127.0.0.1:0".into(),
         ];
-        let mut process = Foreign::start("prometheus", &arguments.each_ref().map(String::as_str));
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).chain(flags.iter().copied()).collect();
+        let mut process = Foreign::start("prometheus", &arguments);
         let address = process.address().await;
         Self { address, _process: process, _data: data }
     }
@@ -192,10 +197,29 @@ async fn prometheus_scrapes_the_demo_without_an_error() {
     }
     let metadata = prometheus.data("/api/v1/targets/metadata?match_target=%7Bjob%3D%22exporter%22%7D").await.unwrap();
     for family in restart_exporter::metrics::FAMILIES.iter().filter(|family| family.name != "process_max_fds") {
-        let known = metadata.as_array().unwrap().iter().find(|known| known["metric"] == family.name);
+        // It asks for OpenMetrics, where `_total` is no part of a family's name.
+        let name = family.name.strip_suffix("_total").unwrap_or(family.name);
+        let known = metadata.as_array().unwrap().iter().find(|known| known["metric"] == name);
         let known = known.unwrap_or_else(|| panic!("Prometheus does not know {}", family.name));
         assert_eq!((known["type"].as_str(), known["help"].as_str()), (Some(family.kind.as_str()), Some(family.help)));
     }
+}
+
+// With native histograms Prometheus asks for protobuf first: the same series with the same values.
+#[tokio::test]
+async fn prometheus_reads_the_same_from_protobuf() {
+    let directory = tempfile::tempdir().unwrap();
+    let exporter = Running::file(directory.path(), TREE).await;
+    let features = ["--enable-feature=native-histograms"];
+    let prometheus = Prometheus::scraping_with(exporter.address, &features).await;
+    kill_and_see_restarted(&exporter, "web").await;
+    prometheus.sees(r#"supervisor_child_restarts_total{supervisor="shop",child="web",cause="failure"}"#, 1.0).await;
+    prometheus.sees(r#"supervisor_child_lifetime_seconds_bucket{supervisor="shop",le="+Inf"}"#, 1.0).await;
+    prometheus.sees(r#"supervisor_children{supervisor="shop",state="running"}"#, 3.0).await;
+    let text = exporter.get("/metrics").await.body;
+    let series = text.lines().filter(|line| !line.starts_with('#')).count() as f64;
+    prometheus.sees("scrape_samples_scraped", series).await;
+    prometheus.sees("min_over_time(up[1m])", 1.0).await;
 }
 
 // The rules of promtool hold for what is really served, and the demo is quick to show something.

@@ -22,7 +22,8 @@ fn samples(text: &str) -> BTreeSet<String> {
     lines
         .map(|line| {
             let (series, value) = line.rsplit_once(' ').unwrap();
-            format!("{series} {}", value.parse::<f64>().unwrap())
+            // The encoder of `prometheus` writes a bound as `1`.
+            format!("{} {}", series.replace(".0\"}", "\"}"), value.parse::<f64>().unwrap())
         })
         .collect()
 }

@@ -1,7 +1,7 @@
 //! What is written, byte by byte.
 
 use super::*;
-use crate::metrics::{FAMILIES, PIECE_BYTES};
+use crate::metrics::{FAMILIES, Format, PIECE_BYTES};
 
 /// What depends on the machine and the build is not in the golden file.
 fn without_the_machine(text: &str) -> String {
@@ -54,7 +54,8 @@ fn pieces_are_whole_lines_and_bounded() {
         supervisor.init();
         supervisor.start("child");
     }
-    let (mut exposition, mut piece, mut pieces, mut headers) = (world.metrics.exposition(), Vec::new(), 0, 0);
+    let (mut exposition, mut piece, mut pieces, mut headers) =
+        (world.metrics.exposition(Format::Text), Vec::new(), 0, 0);
     while exposition.next_piece(&mut piece) {
         assert!(piece.len() < PIECE_BYTES + 8 * 1024 && piece.ends_with(b"\n"));
         headers += String::from_utf8(piece.clone()).unwrap().matches("# HELP supervisor_up ").count();
@@ -71,7 +72,7 @@ fn events_go_on_while_an_exposition_is_read() {
     for number in 0..100 {
         world.supervisor(&format!("old-{number:03}")).init();
     }
-    let (mut exposition, mut piece, mut text) = (world.metrics.exposition(), Vec::new(), String::new());
+    let (mut exposition, mut piece, mut text) = (world.metrics.exposition(Format::Text), Vec::new(), String::new());
     while exposition.next_piece(&mut piece) {
         world.supervisor(&format!("new-{}", text.len())).init();
         text.push_str(std::str::from_utf8(&piece).unwrap());

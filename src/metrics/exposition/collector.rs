@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::Metrics;
-use super::exposition::Walk;
-use super::families::{FAMILIES, Family, Kind};
-use super::labels::Labels;
-use super::sink::{Number, Sink};
+use super::super::Metrics;
+use super::super::families::{FAMILIES, Family, Kind};
+use super::super::labels::Labels;
+use super::sink::{Exemplar, Number, Sink};
+use super::walk::Walk;
 
 /// Collects from the same walk that the endpoint writes. `process_*` is left to the host.
-pub(super) struct FamilyCollector {
+pub(in super::super) struct FamilyCollector {
     metrics: Metrics,
     descriptions: Vec<Desc>,
 }
@@ -26,7 +26,7 @@ struct FamilySink {
 // === impl FamilyCollector ===
 
 impl FamilyCollector {
-    pub(super) fn new(metrics: Metrics) -> Self {
+    pub(in super::super) fn new(metrics: Metrics) -> Self {
         let describe = |family: &Family| {
             let labels = family.labels.iter().map(|label| (*label).to_owned()).collect();
             Desc::new(family.name.to_owned(), family.help.to_owned(), labels, HashMap::new()).ok()
@@ -113,7 +113,7 @@ impl Sink for FamilySink {
         }
     }
 
-    fn histogram(&mut self, labels: Labels<'_>, counts: &[u64], sum: f64) {
+    fn histogram(&mut self, labels: Labels<'_>, counts: &[u64], sum: f64, _: &[Option<Exemplar>]) {
         self.push(pairs(labels), |family, metric| {
             let mut histogram = Histogram::default();
             // `+Inf` is left out: writers take it from the count of all.
