@@ -156,7 +156,8 @@ fn series(text: &str) -> BTreeMap<String, f64> {
     let lines = text.lines().filter(|line| line.starts_with("supervisor_"));
     let samples = lines.map(Sample::read).map(|mut sample| {
         sample.labels.sort_unstable();
-        (format!("{}{:?}", sample.name, sample.labels), sample.value)
+        // The encoder writes a bound as `1`.
+        (format!("{}{:?}", sample.name, sample.labels).replace(".0\")", "\")"), sample.value)
     });
     samples.collect()
 }
