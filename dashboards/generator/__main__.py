@@ -6,15 +6,17 @@ With --check it writes nothing, and fails if a file is not what it would write.
 import sys
 from pathlib import Path
 
+import fleet
 import rules
+import supervisor
 
 HOME = Path(__file__).parent.parent
-FILES = {"rules.yml": rules.rules_yml, "alerts.yml": rules.alerts_yml}
-try:
-    import fleet, supervisor
-    FILES |= {"fleet.json": fleet.dashboard, "supervisor.json": supervisor.dashboard}
-except ImportError:
-    pass
+FILES = {
+    "rules.yml": rules.rules_yml,
+    "alerts.yml": rules.alerts_yml,
+    "fleet.json": fleet.dashboard_json,
+    "supervisor.json": supervisor.dashboard_json,
+}
 
 
 def main(check):
