@@ -9,6 +9,7 @@ mod backoff;
 mod cli;
 mod config_file;
 mod corpus;
+mod dashboards;
 mod docs;
 mod document;
 mod endpoint;
