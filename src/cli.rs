@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use restart_exporter::http::DEFAULT_MAX_SCRAPES;
 
 /// Tells what died, why, and how many more deaths its supervisor will take.
 #[derive(Debug, Parser)]
@@ -47,15 +46,15 @@ pub(crate) struct ServeArgs {
     #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = telemetry_path)]
     pub(crate) telemetry_path: String,
 
-    /// Scrapes that are answered at once; further ones get a 503; 0 for any number
-    #[arg(long = "web.max-requests", value_name = "NUMBER", default_value_t = DEFAULT_MAX_SCRAPES)]
+    /// Scrapes answered at once; those beyond are refused with 503 (0: no limit)
+    #[arg(long = "web.max-requests", value_name = "NUMBER", default_value_t = 40)]
     pub(crate) max_requests: usize,
 
-    /// Show `_created` in OpenMetrics; Prometheus keeps each as one more series unless told to use it
+    /// Show `_created` in OpenMetrics; Prometheus usually keeps each as one more series
     #[arg(long = "web.openmetrics-created")]
     pub(crate) openmetrics_created: bool,
 
-    /// Show the history's event id as an exemplar on lifetimes, in OpenMetrics and protobuf
+    /// Show the newest death of each bucket of lifetimes as an exemplar, in OpenMetrics and protobuf
     #[arg(long = "web.exemplars")]
     pub(crate) exemplars: bool,
 

@@ -83,7 +83,7 @@ async fn serve(args: &ServeArgs, tree: Tree) -> Result<(), BoxError> {
     tokio::spawn(reap_orphans()?);
     let exporter = Exporter::builder()
         .telemetry_path(&args.telemetry_path)
-        .max_scrapes(args.max_requests)
+        .max_requests(args.max_requests)
         .openmetrics_created(args.openmetrics_created)
         .exemplars(args.exemplars)
         .admin_api(args.enable_admin_api)

@@ -75,8 +75,8 @@ pub struct ExporterBuilder {
     telemetry_path: Arc<str>,
     history_capacity: usize,
     metrics: MetricsConfig,
-    max_scrapes: usize,
     admin_api: bool,
+    max_requests: usize,
     exit_delay: Duration,
 }
 
@@ -150,8 +150,8 @@ impl Default for ExporterBuilder {
             telemetry_path: "/metrics".into(),
             history_capacity: AnalyticsConfig::default().history_capacity,
             metrics: MetricsConfig::default(),
-            max_scrapes: http::DEFAULT_MAX_SCRAPES,
             admin_api: false,
+            max_requests: http::MAX_REQUESTS,
             exit_delay: Duration::ZERO,
         }
     }
@@ -196,28 +196,30 @@ impl ExporterBuilder {
         self
     }
 
-    /// Scrapes that are answered at once, 40 by default; further ones get a 503. With 0 there is no limit.
-    pub fn max_scrapes(mut self, scrapes: usize) -> Self {
-        self.max_scrapes = scrapes;
+    /// Whether requests over TCP may restart and terminate children, and reload; over a Unix socket they always may. Off by
+    /// default.
+    pub fn admin_api(mut self, admin_api: bool) -> Self {
+        self.admin_api = admin_api;
         self
     }
 
-    /// Whether OpenMetrics shows `_created`, see [`MetricsConfig::openmetrics_created`]. Off by default.
+    /// Scrapes answered at once, 40 by default; those beyond are refused with 503, and 0 is no limit.
+    pub fn max_requests(mut self, scrapes: usize) -> Self {
+        self.max_requests = scrapes;
+        self
+    }
+
+    /// Whether OpenMetrics shows `_created` beside counters and histograms; off by default, because Prometheus usually keeps
+    /// each as one more series.
     pub fn openmetrics_created(mut self, created: bool) -> Self {
         self.metrics.openmetrics_created = created;
         self
     }
 
-    /// Whether lifetimes show exemplars, see [`MetricsConfig::exemplars`]. Off by default.
+    /// Whether the buckets of lifetimes point to the newest death that lies in them, by its number in the history; off by
+    /// default.
     pub fn exemplars(mut self, exemplars: bool) -> Self {
         self.metrics.exemplars = exemplars;
-        self
-    }
-
-    /// Whether requests over TCP may restart and terminate children, and reload; over a Unix socket they always may. Off by
-    /// default.
-    pub fn admin_api(mut self, admin_api: bool) -> Self {
-        self.admin_api = admin_api;
         self
     }
 
@@ -232,7 +234,7 @@ impl ExporterBuilder {
     /// # Errors
     /// [`Error::Attach`] if another exporter is attached to the same bus.
     pub fn build(self) -> Result<Exporter, Error> {
-        let Self { telemetry, telemetry_path, history_capacity, metrics, max_scrapes, admin_api, exit_delay } = self;
+        let Self { telemetry, telemetry_path, history_capacity, metrics, admin_api, max_requests, exit_delay } = self;
         let config = AnalyticsConfig {
             history_capacity,
             retention: metrics.retention,
@@ -244,7 +246,7 @@ impl ExporterBuilder {
         metrics.attach()?;
         let control = Control::new(analytics.clone());
         let app =
-            App::new(metrics.clone(), control.clone(), telemetry_path).max_scrapes(max_scrapes).admin_api(admin_api);
+            App::new(metrics.clone(), control.clone(), telemetry_path).admin_api(admin_api).max_requests(max_requests);
         let tops = Tops::new(telemetry.clone(), control.clone());
         Ok(Exporter {
             telemetry,

@@ -23,33 +23,40 @@ use crate::control::Control;
 use crate::metrics::{Limit, Metrics};
 use crate::wire;
 use listener::Connection;
+use patience::{Patience, Patient};
+use scrape::Scrapes;
 
+mod accept;
 mod admin;
 mod api;
 mod listener;
 mod metrics;
-mod negotiate;
 mod pages;
+mod patience;
 mod respond;
 mod router;
+mod scrape;
 mod shapes;
 
 pub use listener::{Listener, SocketFile, bind_unix};
+pub use metrics::MAX_SCRAPE_TIME;
+pub use patience::{HEAD_TIMEOUT, READER_TIMEOUT, SLOW_READER};
 pub use respond::ResponseBody;
 pub use router::{MAX_BODY_BYTES, NOT_FOUND, ROUTES, Route};
+pub use scrape::{BodyError, Scrape};
 
 /// Open connections; further clients wait until one is free.
 pub const MAX_CONNECTIONS: usize = 512;
-
-/// Scrapes that are answered at once, if nobody says otherwise; as in exporters of the Prometheus project.
-pub const DEFAULT_MAX_SCRAPES: usize = 40;
 
 /// How much of the head of a request may wait for its end, in bytes; beyond, the answer is 431. A head of twice as many
 /// bytes is always too long, and one in between may pass if its end came with the last piece read.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// Longest time a client may take to send the head of a request, or to stay silent between two.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time a client may stay silent between two requests: longer than scrapers usually pause.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(150);
+
+/// Scrapes that may be answered at once unless told otherwise, as in exporters of Prometheus' family.
+pub const MAX_REQUESTS: usize = 40;
 
 /// Longest time that requests which are being answered at the end may still take.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -66,8 +73,7 @@ pub struct App {
     /// May requests change something?
     pub(super) admin: bool,
     pub(super) reload: Arc<OnceLock<Reload>>,
-    /// Room for scrapes; none if there may be any number at once.
-    pub(super) scrapes: Option<Arc<Semaphore>>,
+    scrapes: Scrapes,
     telemetry_path: Arc<str>,
 }
 
@@ -82,19 +88,27 @@ impl App {
         let names: Vec<_> = ROUTES.iter().map(|route| route.name).chain([NOT_FOUND]).collect();
         metrics.http_handlers(&names);
         let telemetry_path = telemetry_path.into();
-        let scrapes = Some(Arc::new(Semaphore::new(DEFAULT_MAX_SCRAPES)));
-        Self { metrics, control, ready: Arc::default(), admin: false, reload: Arc::default(), scrapes, telemetry_path }
-    }
-
-    /// Scrapes that are answered at once, [`DEFAULT_MAX_SCRAPES`] at first; further ones get a 503. With 0 there is no limit.
-    pub fn max_scrapes(mut self, scrapes: usize) -> Self {
-        self.scrapes = (scrapes > 0).then(|| Arc::new(Semaphore::new(scrapes.min(Semaphore::MAX_PERMITS))));
-        self
+        Self {
+            metrics,
+            control,
+            ready: Arc::default(),
+            admin: false,
+            reload: Arc::default(),
+            scrapes: Scrapes::at_most(MAX_REQUESTS),
+            telemetry_path,
+        }
     }
 
     /// Whether requests may change something; at first they may not.
     pub fn admin_api(mut self, admin: bool) -> Self {
         self.admin = admin;
+        self
+    }
+
+    /// How many scrapes may be answered at once, [`MAX_REQUESTS`] at first; 0 for no limit. Those beyond are refused with
+    /// 503. One whose reader is slow does not count.
+    pub fn max_requests(mut self, scrapes: usize) -> Self {
+        self.scrapes = Scrapes::at_most(scrapes);
         self
     }
 
@@ -165,17 +179,31 @@ impl App {
     }
 
     fn spawn_connection(&self, stream: Connection, permit: OwnedSemaphorePermit, graceful: &GracefulShutdown) {
+        let patience = Patience::default();
+        let (app, told) = (self.clone(), patience.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let (app, patience) = (app.clone(), told.clone());
+            async move {
+                patience.request();
+                request.extensions_mut().insert(patience);
+                Ok::<_, Infallible>(app.answer(request).await)
+            }
+        });
+        let stream = Patient::new(stream, patience, self.metrics.clone());
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
+            // It begins to run with the end of the answer before.
+            .header_read_timeout(IDLE_TIMEOUT)
             .max_buf_size(MAX_HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), self.service());
+            .serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         let metrics = self.metrics.clone();
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                if error.is_parse_too_large() || error.is_timeout() {
+                if error.is_parse_too_large() {
                     metrics.limit_reached(Limit::HttpRequestHeader);
+                } else if error.is_timeout() {
+                    metrics.limit_reached(Limit::HttpIdle);
                 }
                 tracing::debug!(err = %error, "connection ended");
             }

@@ -4,7 +4,7 @@ use std::pin::Pin;
 
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
-use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 
 use super::respond::{self, Reply};
 use super::{App, admin, api, metrics, pages};
@@ -33,8 +33,8 @@ pub struct Route {
 enum Handler {
     /// Answers `GET` and `HEAD`.
     Get(fn(&App, &Query) -> Reply),
-    /// The same, and the headers say in which form.
-    Negotiated(fn(&App, &HeaderMap) -> Reply),
+    /// Answers `GET` and `HEAD` by what the headers ask for.
+    Scrape(fn(&App, &Request<Incoming>) -> Reply),
     /// Answers `POST`, if the request may change something.
     Post(for<'a> fn(&'a App, &'a Query) -> Answer<'a>),
 }
@@ -47,8 +47,8 @@ pub static ROUTES: &[Route] = &[
         path: "/metrics",
         name: METRICS,
         parameters: &[],
-        help: "Metrics as text, OpenMetrics or protobuf, whichever the scraper likes best.",
-        handler: Handler::Negotiated(metrics::exposition),
+        help: "Metrics as Prometheus text, OpenMetrics or protobuf, as `Accept` says; gzip if asked for.",
+        handler: Handler::Scrape(metrics::exposition),
     },
     Route {
         path: "/",
@@ -142,8 +142,9 @@ pub(super) async fn answer(app: &App, request: Request<Incoming>) -> (&'static s
         return (NOT_FOUND, respond::text(StatusCode::NOT_FOUND, "not found"));
     };
     let reply = match (&route.handler, request.method()) {
-        (Handler::Get(_) | Handler::Negotiated(_), &Method::GET | &Method::HEAD)
-        | (Handler::Post(_), &Method::POST) => carry_out(app, route, &request).await,
+        (Handler::Get(_) | Handler::Scrape(_), &Method::GET | &Method::HEAD) | (Handler::Post(_), &Method::POST) => {
+            carry_out(app, route, &request).await
+        }
         _ => respond::method_not_allowed(route.methods()),
     };
     (route.name, reply)
@@ -163,7 +164,7 @@ async fn carry_out(app: &App, route: &Route, request: &Request<Incoming>) -> Rep
     };
     match route.handler {
         Handler::Get(handler) => handler(app, &query),
-        Handler::Negotiated(handler) => handler(app, request.headers()),
+        Handler::Scrape(handler) => handler(app, request),
         Handler::Post(handler) => match admin::refusal(app, request.headers()) {
             Some(refusal) => refusal,
             None => handler(app, &query).await,
@@ -175,7 +176,7 @@ impl Route {
     /// The methods it answers, as `Allow` names them.
     pub fn methods(&self) -> &'static str {
         match self.handler {
-            Handler::Get(_) | Handler::Negotiated(_) => "GET, HEAD",
+            Handler::Get(_) | Handler::Scrape(_) => "GET, HEAD",
             Handler::Post(_) => "POST",
         }
     }

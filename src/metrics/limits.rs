@@ -9,12 +9,18 @@ use super::cells::{Counter, Counters};
 pub enum Limit {
     /// A connection was refused or had to wait because too many are open. Spelled `http_connections`.
     HttpConnections,
-    /// A scrape beyond [`App::max_scrapes`](crate::http::App::max_scrapes) was refused. Spelled `http_scrapes`.
-    HttpScrapes,
     /// The head of a request was too long, or took too long. Spelled `http_request_header`.
     HttpRequestHeader,
     /// The body of a request was too long. Spelled `http_request_body`.
     HttpRequestBody,
+    /// A client was silent between two requests for too long. Spelled `http_idle`.
+    HttpIdle,
+    /// A scrape was refused because too many were being answered. Spelled `http_scrapes`.
+    HttpScrapes,
+    /// An exposition was cut off because the time that the scraper allows was over. Spelled `http_scrape_time`.
+    HttpScrapeTime,
+    /// An answer was cut off because its reader took too long. Spelled `http_slow_reader`.
+    HttpSlowReader,
     /// An event of a supervisor beyond [`MetricsConfig::max_supervisors`](super::MetricsConfig::max_supervisors).
     /// Spelled `series_supervisors`.
     SeriesSupervisors,
@@ -27,9 +33,12 @@ impl Limit {
     /// Every limit, in the order of the discriminants.
     pub const ALL: &'static [Limit] = &[
         Limit::HttpConnections,
-        Limit::HttpScrapes,
         Limit::HttpRequestHeader,
         Limit::HttpRequestBody,
+        Limit::HttpIdle,
+        Limit::HttpScrapes,
+        Limit::HttpScrapeTime,
+        Limit::HttpSlowReader,
         Limit::SeriesSupervisors,
         Limit::SeriesChildren,
     ];
@@ -38,9 +47,12 @@ impl Limit {
     pub const fn as_str(self) -> &'static str {
         match self {
             Limit::HttpConnections => "http_connections",
-            Limit::HttpScrapes => "http_scrapes",
             Limit::HttpRequestHeader => "http_request_header",
             Limit::HttpRequestBody => "http_request_body",
+            Limit::HttpIdle => "http_idle",
+            Limit::HttpScrapes => "http_scrapes",
+            Limit::HttpScrapeTime => "http_scrape_time",
+            Limit::HttpSlowReader => "http_slow_reader",
             Limit::SeriesSupervisors => "series_supervisors",
             Limit::SeriesChildren => "series_children",
         }

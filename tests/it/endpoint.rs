@@ -406,8 +406,7 @@ async fn a_registry_of_the_host_shows_the_same_series() {
     let theirs = ::prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
     let series = |text: &str| -> BTreeSet<String> {
         let lines = text.lines().filter(|line| !line.contains("process_") && !line.starts_with("# HELP"));
-        // Without the value: some change while one looks.
-        // And bounds in one form: `prometheus` writes `1`.
+        // Without the value, because some change while one looks, and with bounds as the encoder spells them.
         lines
             .map(|line| {
                 if line.starts_with('#') { line } else { line.rsplit_once(' ').unwrap().0 }.replace(".0\"}", "\"}")

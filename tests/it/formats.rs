@@ -118,7 +118,7 @@ async fn headers_choose_the_format() {
     };
     let text = ask("").await;
     assert_eq!(text.header("content-type"), Some(Format::Text.content_type()));
-    assert_eq!((text.header("content-encoding"), text.header("vary")), (None, Some("accept")));
+    assert_eq!((text.header("content-encoding"), text.header("vary")), (None, Some("Accept, Accept-Encoding")));
     let openmetrics = ask("Accept: application/openmetrics-text;version=1.0.0\r\n").await;
     assert_eq!(openmetrics.header("content-type"), Some(Format::OpenMetrics.content_type()));
     assert!(openmetrics.body.ends_with("\n# EOF\n"));
@@ -147,10 +147,11 @@ fn gzip_is_the_same_exposition() {
     assert_eq!(names(&fetch(&["--compressed"])), names(&plain));
 }
 
-// A scrape counts until it has been taken; one more than allowed is told to come back, and counted.
+// A scrape counts while it is taken, and one more than allowed is refused and counted. One whose reader is slow gives its
+// place back, and so keeps nobody out.
 #[tokio::test]
 async fn a_scrape_beyond_the_limit_gets_a_503() {
-    let (exporter, address) = listening(Exporter::builder().max_scrapes(1).max_supervisors(10_000)).await;
+    let (exporter, address) = listening(Exporter::builder().max_requests(1).max_supervisors(10_000)).await;
     // More text than the sockets between hold, so that the first scrape does not end by itself.
     for number in 0..6000 {
         let supervisor = Arc::new(SupervisorRef::new(Pid::Task(number), format!("supervisor-{number}"), None));
@@ -158,13 +159,15 @@ async fn a_scrape_beyond_the_limit_gets_a_503() {
             Payload::SupervisorInit { strategy: None, max_restarts: Some(1), max_seconds: Some(5), parent: None };
         exporter.telemetry().execute(&Event::Supervisor(SupervisorEvent { supervisor, time: now(), payload }));
     }
-    let mut slow = TcpStream::connect(address).await.unwrap();
-    slow.write_all(format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).await.unwrap();
-    slow.read_exact(&mut [0; 12]).await.unwrap();
-    let refused = get(address, "/metrics").await;
-    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    // Whoever is slow counts for a second: on a busy machine another try may be needed.
+    let _slow = until("a scrape that is refused", async || {
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).await.unwrap();
+        slow.read_exact(&mut [0; 12]).await.unwrap();
+        (get(address, "/metrics").await.status == 503).then_some(slow)
+    })
+    .await;
     assert_eq!(get(address, "/-/healthy").await.status, 200);
-    drop(slow);
     let text = until("room for a scrape", async || {
         let response = get(address, "/metrics").await;
         (response.status == 200).then_some(response.body)

@@ -15,14 +15,13 @@ fn gathered(metrics: &Metrics) -> String {
     String::from_utf8(buffer).unwrap()
 }
 
-/// Samples as a set, without what changes from scrape to scrape, and numbers in one form.
+/// Samples as a set, without what changes from scrape to scrape, and numbers in one form, those of `le` too.
 fn samples(text: &str) -> BTreeSet<String> {
     let changes = |line: &&str| line.starts_with("process_") || line.contains("scrape_duration_seconds");
     let lines = text.lines().filter(|line| !line.starts_with('#') && !changes(line));
     lines
         .map(|line| {
             let (series, value) = line.rsplit_once(' ').unwrap();
-            // The encoder of `prometheus` writes a bound as `1`.
             format!("{} {}", series.replace(".0\"}", "\"}"), value.parse::<f64>().unwrap())
         })
         .collect()

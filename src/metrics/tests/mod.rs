@@ -2,6 +2,7 @@
 
 mod collector;
 mod exposition;
+mod formats;
 mod rules;
 mod table;
 

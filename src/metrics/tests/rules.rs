@@ -20,7 +20,7 @@ fn every_closed_set_stands_at_zero_before_the_first_restart() {
         ("supervisor_child_start_errors_total", 1),
         ("supervisor_child_lifetime_seconds_bucket", 11),
         ("supervisor_child_downtime_seconds_bucket", 13),
-        ("restart_exporter_limit_reached_total", 6),
+        ("restart_exporter_limit_reached_total", Limit::ALL.len()),
         ("restart_exporter_telemetry_events_dropped_total", 3),
     ] {
         let lines = world.lines(metric);

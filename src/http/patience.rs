@@ -1,0 +1,185 @@
+//! How long a connection waits for its client: for the rest of a request's head, and for the answer to be read.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::metrics::{Limit, Metrics};
+
+/// Longest time from the first byte of a request to the end of its head.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest time that bytes of an answer may wait for their reader. All that is ready to be sent, some 100 KiB, must have
+/// left within it, so that a trickle is no way to stay.
+pub const READER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// When a reader is slow: its scrape then does not count among those that are answered at once any more.
+pub const SLOW_READER: Duration = Duration::from_secs(1);
+
+/// What the two sides of a connection, the socket and the answer, know of each other. Clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Patience(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// Requests whose head has been read.
+    requests: AtomicU64,
+    /// Where the scrape that is being answered has its place.
+    place: Mutex<Weak<Mutex<Option<OwnedSemaphorePermit>>>>,
+}
+
+/// A connection that is closed when its client keeps it waiting.
+pub(super) struct Patient<S> {
+    io: S,
+    patience: Patience,
+    metrics: Metrics,
+    /// What had been read when the head that is awaited began.
+    head: Option<(u64, Alarm)>,
+    /// Since when something waits to be read, and whether the reader counts as slow already.
+    unread: Option<(Instant, bool, Alarm)>,
+}
+
+type Alarm = Pin<Box<Sleep>>;
+
+// === impl Patience ===
+
+impl Patience {
+    /// Notes that the head of a request has been read.
+    pub(super) fn request(&self) {
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Keeps in mind which place to give back if the reader is slow.
+    pub(super) fn hold(&self, place: &Arc<Mutex<Option<OwnedSemaphorePermit>>>) {
+        *self.0.place.lock() = Arc::downgrade(place);
+    }
+
+    fn requests(&self) -> u64 {
+        self.0.requests.load(Ordering::Relaxed)
+    }
+
+    fn give_back_place(&self) {
+        if let Some(place) = self.0.place.lock().upgrade() {
+            drop(place.lock().take());
+        }
+    }
+}
+
+// === impl Patient ===
+
+impl<S> Patient<S> {
+    pub(super) fn new(io: S, patience: Patience, metrics: Metrics) -> Self {
+        Self { io, patience, metrics, head: None, unread: None }
+    }
+
+    /// The client sent something, or did not.
+    fn has_read(&mut self, some: bool, cx: &mut Context<'_>) -> io::Result<()> {
+        let requests = self.patience.requests();
+        if self.head.as_ref().is_some_and(|(before, _)| *before != requests) {
+            self.head = None;
+        }
+        if some {
+            self.head.get_or_insert_with(|| (requests, Box::pin(sleep_until(Instant::now() + HEAD_TIMEOUT))));
+        } else if let Some((_, alarm)) = &mut self.head
+            && alarm.as_mut().poll(cx).is_ready()
+        {
+            self.metrics.limit_reached(Limit::HttpRequestHeader);
+            return Err(too_slow("the head of a request took too long"));
+        }
+        Ok(())
+    }
+
+    /// The client does not read what waits for it.
+    fn waits(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let (since, is_slow, alarm) = self.unread.get_or_insert_with(|| {
+            let now = Instant::now();
+            (now, false, Box::pin(sleep_until(now + SLOW_READER)))
+        });
+        if alarm.as_mut().poll(cx).is_pending() {
+            return Ok(());
+        }
+        if !*is_slow {
+            *is_slow = true;
+            self.patience.give_back_place();
+            alarm.as_mut().reset(*since + READER_TIMEOUT);
+            if alarm.as_mut().poll(cx).is_pending() {
+                return Ok(());
+            }
+        }
+        self.metrics.limit_reached(Limit::HttpSlowReader);
+        Err(too_slow("an answer was not read in time"))
+    }
+
+    fn written<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        match written {
+            Poll::Pending => match self.waits(cx) {
+                Ok(()) => Poll::Pending,
+                Err(error) => Poll::Ready(Err(error)),
+            },
+            // What is written now may not be all that waits: only a flush tells that.
+            ready => ready,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.io).poll_read(cx, buf);
+        let some = read.is_ready() && buf.filled().len() > before;
+        match this.has_read(some, cx) {
+            Ok(()) => read,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write(cx, bytes);
+        this.written(written, cx)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.io).poll_flush(cx);
+        if flushed.is_ready() {
+            this.unread = None;
+        }
+        this.written(flushed, cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let shut = Pin::new(&mut this.io).poll_shutdown(cx);
+        this.written(shut, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.written(written, cx)
+    }
+}
+
+fn too_slow(message: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, message)
+}

@@ -1,0 +1,175 @@
+//! One scrape: an exposition that is built, and compressed if that was asked for, as its reader takes it.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use parking_lot::Mutex;
+use thiserror::Error;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::patience::Patience;
+use crate::metrics::{Exposition, Format, Limit, Metrics, PIECE_BYTES};
+use crate::telemetry::monotonic_now;
+
+/// Compressed bytes that are sent together.
+const GZIP_PIECE_BYTES: usize = 16 * 1024;
+
+/// Pieces built before the head of the answer is sent: an exposition that ends with the first of two is sent whole.
+const PIECES_AT_FIRST: usize = 2;
+
+/// How many scrapes may be answered at once. Clones share the places.
+#[derive(Clone)]
+pub(super) struct Scrapes(Option<Arc<Semaphore>>);
+
+/// A scrape's place among those that are answered at once: given back with the answer, or before, when its reader turns
+/// out to be slow, because one that waits costs nothing and must not keep others out.
+pub(super) struct Place(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+/// Why an answer was cut off.
+#[derive(Debug, Error)]
+pub enum BodyError {
+    /// The time that the scraper allows was over.
+    #[error("the time for this scrape is over")]
+    TimedOut,
+    /// Compressing failed.
+    #[error(transparent)]
+    Gzip(#[from] std::io::Error),
+}
+
+/// An exposition on its way to a reader.
+pub struct Scrape {
+    source: Source,
+    ready: VecDeque<Result<Bytes, BodyError>>,
+    is_done: bool,
+    deadline: Instant,
+    metrics: Metrics,
+    _place: Place,
+}
+
+enum Source {
+    Plain(Exposition),
+    /// With the one buffer that all pieces are built in.
+    Gzip(Exposition, Vec<u8>, Box<GzEncoder<Vec<u8>>>),
+}
+
+// === impl Scrapes ===
+
+impl Scrapes {
+    /// At most so many at once; 0 for no limit.
+    pub(super) fn at_most(scrapes: usize) -> Self {
+        Self((scrapes > 0).then(|| Arc::new(Semaphore::new(scrapes.min(Semaphore::MAX_PERMITS)))))
+    }
+
+    /// A place, which is none without a limit; none at all if all are taken.
+    pub(super) fn take(&self) -> Option<Option<OwnedSemaphorePermit>> {
+        match &self.0 {
+            None => Some(None),
+            Some(places) => places.clone().try_acquire_owned().ok().map(Some),
+        }
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    pub(super) fn new(permit: Option<OwnedSemaphorePermit>, patience: Option<&Patience>) -> Self {
+        let place = Arc::new(Mutex::new(permit));
+        if let Some(patience) = patience {
+            patience.hold(&place);
+        }
+        Self(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        drop(self.0.lock().take());
+    }
+}
+
+// === impl Scrape ===
+
+impl Scrape {
+    /// A scrape whose pieces are built until `deadline`.
+    pub(super) fn new(metrics: Metrics, format: Format, gzip: bool, deadline: Instant, place: Place) -> Self {
+        let exposition = metrics.exposition(format);
+        let source = if gzip {
+            let encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            Source::Gzip(exposition, Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 8), Box::new(encoder))
+        } else {
+            Source::Plain(exposition)
+        };
+        Self { source, ready: VecDeque::new(), is_done: false, deadline, metrics, _place: place }
+    }
+
+    /// Builds what is sent first.
+    pub(super) fn fill(&mut self) {
+        while !self.is_done && self.ready.len() < PIECES_AT_FIRST {
+            let piece = self.source.next();
+            self.is_done = !matches!(piece, Ok(Some(_)));
+            self.ready.extend(piece.map_err(BodyError::Gzip).transpose());
+        }
+    }
+
+    /// All of it, if it is no more than one piece.
+    pub(super) fn take_whole(&mut self) -> Option<Bytes> {
+        if !self.is_done || self.ready.len() > 1 {
+            return None;
+        }
+        match self.ready.pop_front() {
+            Some(Err(error)) => {
+                self.ready.push_front(Err(error));
+                None
+            }
+            Some(Ok(piece)) => Some(piece),
+            None => Some(Bytes::new()),
+        }
+    }
+
+    /// The next piece; none after the last.
+    pub(super) fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+        if let Some(piece) = self.ready.pop_front() {
+            return Some(piece);
+        }
+        if self.is_done {
+            return None;
+        }
+        if monotonic_now() >= self.deadline {
+            self.is_done = true;
+            self.metrics.limit_reached(Limit::HttpScrapeTime);
+            return Some(Err(BodyError::TimedOut));
+        }
+        let piece = self.source.next().transpose();
+        self.is_done = piece.is_none();
+        piece.map(|piece| piece.map_err(BodyError::Gzip))
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    fn next(&mut self) -> std::io::Result<Option<Bytes>> {
+        match self {
+            Source::Plain(exposition) => {
+                let mut piece = Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 8);
+                Ok(exposition.next_piece(&mut piece).then(|| piece.into()))
+            }
+            Source::Gzip(exposition, piece, encoder) => {
+                while encoder.get_ref().len() < GZIP_PIECE_BYTES {
+                    if !exposition.next_piece(piece) {
+                        encoder.try_finish()?;
+                        break;
+                    }
+                    encoder.write_all(piece)?;
+                }
+                let compressed = std::mem::take(encoder.get_mut());
+                Ok((!compressed.is_empty()).then(|| compressed.into()))
+            }
+        }
+    }
+}
