@@ -7,6 +7,12 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     tell("RUSTVERSION", output(&rustc, &["--version"]).and_then(|text| Some(text.split(' ').nth(1)?.to_owned())));
+    for (name, variable) in [("OS", "CARGO_CFG_TARGET_OS"), ("ARCH", "CARGO_CFG_TARGET_ARCH"), ("PROFILE", "PROFILE")] {
+        tell(name, std::env::var(variable).ok());
+    }
+    // Whoever builds a package may say who and when; nobody else knows.
+    println!("cargo::rerun-if-env-changed=RESTART_EXPORTER_BUILD_USER");
+    println!("cargo::rerun-if-env-changed=RESTART_EXPORTER_BUILD_DATE");
     // Only our own repository: a packaged copy may lie inside somebody else's.
     if Path::new(".git").exists() {
         tell("REVISION", output("git", &["rev-parse", "HEAD"]));

@@ -1,9 +1,12 @@
 //! The command line: flags with dotted names, as Prometheus people know them.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Tells what died, why, and how many more deaths its supervisor will take.
@@ -41,6 +44,14 @@ pub(crate) struct ServeArgs {
     /// Address to listen on, `host:port` or `unix:PATH`; may be given several times
     #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "127.0.0.1:8469", value_parser = listen_address)]
     pub(crate) listen_addresses: Vec<ListenAddress>,
+
+    /// File with TLS, users, headers and a rate limit for every address but `unix:`, as Prometheus' exporters have it
+    #[arg(long = "web.config.file", value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
+    pub(crate) web_config_file: Option<PathBuf>,
+
+    /// Listen on the sockets that systemd passes instead of on `--web.listen-address`
+    #[arg(long = "web.systemd-socket")]
+    pub(crate) systemd_socket: bool,
 
     /// Path under which the metrics are served
     #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = "/metrics", value_parser = telemetry_path)]
@@ -94,6 +105,46 @@ pub(crate) struct ServeArgs {
     /// How log lines look
     #[arg(long = "log.format", value_name = "FORMAT", default_value = "logfmt")]
     pub(crate) log_format: LogFormat,
+}
+
+impl Cli {
+    /// The command line of this process. Help, version and what cannot be understood end it here.
+    pub(crate) fn of_process() -> Self {
+        Self::try_parse().unwrap_or_else(|error| match error.kind() {
+            ErrorKind::DisplayVersion => {
+                // Whoever closed the output needs no answer.
+                let _ = std::io::stdout().write_all(version().as_bytes());
+                std::process::exit(0)
+            }
+            _ => error.exit(),
+        })
+    }
+}
+
+/// What this program was built from, as the programs of the Prometheus project say it. What is not known is left out.
+fn version() -> String {
+    let known = |value: Option<&'static str>| value.unwrap_or("unknown");
+    let (branch, revision) = (option_env!("RESTART_EXPORTER_BRANCH"), option_env!("RESTART_EXPORTER_REVISION"));
+    let mut text = format!(
+        "restart_exporter, version {} (branch: {}, revision: {})\n",
+        env!("CARGO_PKG_VERSION"),
+        known(branch),
+        known(revision)
+    );
+    let platform = concat!(env!("RESTART_EXPORTER_OS"), "/", env!("RESTART_EXPORTER_ARCH"));
+    let lines = [
+        ("build user", option_env!("RESTART_EXPORTER_BUILD_USER")),
+        ("build date", option_env!("RESTART_EXPORTER_BUILD_DATE")),
+        ("rust version", option_env!("RESTART_EXPORTER_RUSTVERSION")),
+        ("platform", Some(platform)),
+        ("tags", option_env!("RESTART_EXPORTER_PROFILE")),
+    ];
+    for (name, value) in lines {
+        if let Some(value) = value {
+            text += &format!("  {:<18}{value}\n", format!("{name}:"));
+        }
+    }
+    text
 }
 
 /// Where to listen.

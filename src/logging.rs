@@ -10,10 +10,12 @@ use restart_exporter::wire::{self, LogLine};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber, error, info, warn};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::{LogFormat, LogLevel};
 
@@ -31,7 +33,10 @@ pub(crate) fn init(level: LogLevel, format: LogFormat) -> WorkerGuard {
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Error => LevelFilter::ERROR,
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(writer).event_format(Lines(format)).init();
+    // The libraries below us say much at the level debug, in words of their own.
+    let levels = Targets::new().with_target("restart_exporter", level).with_default(level.min(LevelFilter::WARN));
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).event_format(Lines(format));
+    tracing_subscriber::registry().with(lines).with(levels).init();
     guard
 }
 

@@ -4,17 +4,18 @@ mod cli;
 mod demo;
 mod logging;
 mod signals;
+mod sockets;
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use restart_exporter::supervisor::{Supervisor, flush_output, reap_orphans};
 use restart_exporter::{Exporter, config};
 
 use crate::cli::{Cli, Command, ListenAddress, ServeArgs};
+use crate::sockets::Passed;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -29,13 +30,13 @@ enum Tree {
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Run { file: None, serve } => start(&serve, Tree::Nothing),
-        Command::Run { file: Some(file), serve } => match config::load(&file) {
-            Ok(supervisors) => start(&serve, Tree::File(file, supervisors)),
-            Err(error) => fail(&error),
-        },
-        Command::Demo { serve } => start(&serve, Tree::Demo),
+    match Cli::of_process().command {
+        Command::Run { file: None, serve } => start(&serve, || Ok(Tree::Nothing)),
+        Command::Run { file: Some(file), serve } => start(&serve, || {
+            let supervisors = config::load(&file)?;
+            Ok(Tree::File(file, supervisors))
+        }),
+        Command::Demo { serve } => start(&serve, || Ok(Tree::Demo)),
         Command::CheckConfig { file } => check_config(&file),
     }
 }
@@ -56,14 +57,15 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn start(args: &ServeArgs, tree: Tree) -> ExitCode {
+fn start(args: &ServeArgs, tree: impl FnOnce() -> Result<Tree, BoxError>) -> ExitCode {
+    let passed = if args.systemd_socket { sockets::passed() } else { Ok(Vec::new()) };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
     let _flushes_at_the_end = logging::init(args.log_level, args.log_format);
     let ended = runtime.block_on(async {
-        let ended = serve(args, tree).await;
+        let ended = serve(args, tree()?, passed).await;
         flush_output(FLUSH_PATIENCE).await;
         ended
     });
@@ -76,12 +78,17 @@ fn start(args: &ServeArgs, tree: Tree) -> ExitCode {
     }
 }
 
-async fn serve(args: &ServeArgs, tree: Tree) -> Result<(), BoxError> {
+async fn serve(args: &ServeArgs, tree: Tree, passed: Result<Vec<Passed>, BoxError>) -> Result<(), BoxError> {
     // Before the first child starts: a signal that comes meanwhile must end them as well.
     let mut stop = pin!(signals::stop()?);
     // Whoever ends as a child of our children becomes ours; as process 1 of a container we have no choice.
     tokio::spawn(reap_orphans()?);
-    let exporter = Exporter::builder()
+    let mut builder = Exporter::builder();
+    // An empty value stands for none, as unit files have it.
+    if let Some(file) = args.web_config_file.as_ref().filter(|file| !file.as_os_str().is_empty()) {
+        builder = builder.web_config_file(file);
+    }
+    let exporter = builder
         .telemetry_path(&args.telemetry_path)
         .max_requests(args.max_requests)
         .openmetrics_created(args.openmetrics_created)
@@ -94,7 +101,12 @@ async fn serve(args: &ServeArgs, tree: Tree) -> Result<(), BoxError> {
         .max_children(args.max_children, args.max_children_per_supervisor)
         .build()?;
     logging::attach(exporter.telemetry())?;
-    for address in &args.listen_addresses {
+    let passed = passed?;
+    let addresses = if args.systemd_socket { &[][..] } else { &args.listen_addresses };
+    for socket in passed {
+        exporter.listen_on(socket.listener()?)?;
+    }
+    for address in addresses {
         match address {
             ListenAddress::Tcp(address) => drop(exporter.listen(address).await?),
             ListenAddress::Unix(path) => exporter.listen_unix(path).await?,

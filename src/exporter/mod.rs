@@ -1,72 +1,30 @@
 //! The composition root: bind, wire, supervise, serve. What starts first stands first.
 
+mod error;
 mod tops;
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use thiserror::Error;
 use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::analytics::{Analytics, AnalyticsConfig};
-use crate::control::{self, Control};
-use crate::event::SupervisorExit;
-use crate::http::{self, App, Listener};
+use crate::control::Control;
+use crate::http::{self, Access, App, Listener};
 use crate::metrics::{Metrics, MetricsConfig};
-use crate::supervisor::{Changes, ControlError, StartError, Supervisor, SupervisorHandle};
-use crate::telemetry::{AttachError, Telemetry};
+use crate::supervisor::{Changes, Supervisor, SupervisorHandle};
+use crate::telemetry::Telemetry;
 use crate::wire;
 use tops::Tops;
 
-/// What can go wrong with an exporter.
-#[derive(Debug, Error)]
-pub enum Error {
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {error}")]
-    Bind {
-        /// The address.
-        address: String,
-        /// Why not.
-        error: std::io::Error,
-    },
-    /// Another exporter is attached to the same bus.
-    #[error(transparent)]
-    Attach(#[from] AttachError),
-    /// A supervisor did not start.
-    #[error("supervisor {name:?}: {error}")]
-    Start {
-        /// Its name.
-        name: String,
-        /// Why not.
-        error: StartError,
-    },
-    /// A supervisor of the same name runs.
-    #[error(transparent)]
-    Control(#[from] control::Error),
-    /// A supervisor could not be reconfigured.
-    #[error("supervisor {name:?}: {error}")]
-    Reconfigure {
-        /// Its name.
-        name: String,
-        /// Why not.
-        error: ControlError,
-    },
-    /// A top supervisor ended by a failure, and nobody is above it to decide what now.
-    #[error("supervisor {name:?} ended: {exit}")]
-    GaveUp {
-        /// Its name.
-        name: String,
-        /// Why.
-        exit: SupervisorExit,
-    },
-}
+pub use error::Error;
 
 /// Limits and places of an exporter; the defaults are those of the command line.
 #[derive(Clone)]
@@ -75,6 +33,7 @@ pub struct ExporterBuilder {
     telemetry_path: Arc<str>,
     history_capacity: usize,
     metrics: MetricsConfig,
+    web_config_file: Option<PathBuf>,
     admin_api: bool,
     max_requests: usize,
     exit_delay: Duration,
@@ -150,6 +109,7 @@ impl Default for ExporterBuilder {
             telemetry_path: "/metrics".into(),
             history_capacity: AnalyticsConfig::default().history_capacity,
             metrics: MetricsConfig::default(),
+            web_config_file: None,
             admin_api: false,
             max_requests: http::MAX_REQUESTS,
             exit_delay: Duration::ZERO,
@@ -223,6 +183,14 @@ impl ExporterBuilder {
         self
     }
 
+    /// The file that says who may come in: TLS, client certificates, users, headers and a rate limit, in the schema of
+    /// Prometheus' exporter-toolkit. It guards every address but those of [`Exporter::listen_unix`], which have the
+    /// permissions of their file. None by default: everybody may.
+    pub fn web_config_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.web_config_file = Some(path.into());
+        self
+    }
+
     /// How long the endpoint stays up after a top supervisor gave up, so that a scrape still sees it; 0 by default.
     pub fn exit_delay(mut self, delay: Duration) -> Self {
         self.exit_delay = delay;
@@ -232,9 +200,11 @@ impl ExporterBuilder {
     /// Attaches history and metrics to the bus. Nothing listens yet.
     ///
     /// # Errors
-    /// [`Error::Attach`] if another exporter is attached to the same bus.
+    /// [`Error::Attach`] if another exporter is attached to the same bus; [`Error::WebConfig`].
     pub fn build(self) -> Result<Exporter, Error> {
-        let Self { telemetry, telemetry_path, history_capacity, metrics, admin_api, max_requests, exit_delay } = self;
+        let Self { telemetry, telemetry_path, history_capacity, metrics, admin_api, max_requests, exit_delay, .. } =
+            self;
+        let access = self.web_config_file.map_or(Ok(Access::open()), Access::guarded)?;
         let config = AnalyticsConfig {
             history_capacity,
             retention: metrics.retention,
@@ -245,8 +215,10 @@ impl ExporterBuilder {
         analytics.attach(&telemetry)?;
         metrics.attach()?;
         let control = Control::new(analytics.clone());
-        let app =
-            App::new(metrics.clone(), control.clone(), telemetry_path).admin_api(admin_api).max_requests(max_requests);
+        let app = App::new(metrics.clone(), control.clone(), telemetry_path)
+            .access(access)
+            .admin_api(admin_api)
+            .max_requests(max_requests);
         let tops = Tops::new(telemetry.clone(), control.clone());
         Ok(Exporter {
             telemetry,
@@ -288,31 +260,43 @@ impl Exporter {
         let bind = |error| Error::Bind { address: format!("{address:?}"), error };
         let listener = TcpListener::bind(&address).await.map_err(bind)?;
         let bound = listener.local_addr().map_err(bind)?;
-        tracing::info!(address = %bound, "Listening on");
-        self.serve_listener(self.app.clone(), Listener::Tcp(listener));
+        self.listen_on(listener).map_err(bind)?;
         Ok(bound)
     }
 
     /// Listens on a Unix socket that only this user can open (mode 0600), and answers from now on. Whoever can open it may
-    /// use the admin API. A socket that nobody listens on any more is replaced.
+    /// use the admin API, and is asked for nothing else: no TLS, no password. A socket that nobody listens on any more is
+    /// replaced.
     ///
     /// # Errors
     /// [`Error::Bind`], also if something answers there, or if the path is no socket.
     pub async fn listen_unix(&self, path: &Path) -> Result<(), Error> {
         let bind = |error| Error::Bind { address: format!("unix:{}", path.display()), error };
         let listener = http::bind_unix(path).await.map_err(bind)?;
-        tracing::info!(address = %format_args!("unix:{}", path.display()), "Listening on");
-        self.serve_listener(self.app.clone().admin_api(true), listener);
-        Ok(())
+        self.serve_listener(self.app.clone().access(Access::open()).admin_api(true), listener).map_err(bind)
     }
 
-    fn serve_listener(&self, app: App, listener: Listener) {
+    /// Answers on a socket that somebody else has opened, such as systemd. Who may open a Unix socket of others is theirs
+    /// to say, so the rules of TCP hold for it as well: the web config file, and the admin API only if it is enabled.
+    ///
+    /// # Errors
+    /// If the system does not say where it listens.
+    pub fn listen_on(&self, listener: impl Into<Listener>) -> std::io::Result<()> {
+        self.serve_listener(self.app.clone(), listener.into())
+    }
+
+    fn serve_listener(&self, app: App, listener: Listener) -> std::io::Result<()> {
+        let (address, (is_tls, http2)) = (listener.address()?, app.tls());
+        tracing::info!(address, "Listening on");
+        let word = if is_tls { "TLS is enabled." } else { "TLS is disabled." };
+        tracing::info!(http2, address, "{word}");
         let mut stop = self.stop.subscribe();
         self.listeners.lock().spawn(async move {
             // An exporter that is dropped stops as well.
             let stopped = async { drop(stop.wait_for(|stop| *stop).await) };
             app.serve(listener, stopped).await;
         });
+        Ok(())
     }
 
     /// Starts a top supervisor, and returns when all its children have started.

@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
-use hyper::StatusCode;
 use hyper::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+use hyper::{Request, StatusCode};
 
 use super::App;
 use super::api::{Failure, reply, required};
@@ -15,10 +15,12 @@ use crate::wire;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Why a request may not change anything; none if it may.
-pub(super) fn refusal(app: &App, headers: &HeaderMap) -> Option<Reply> {
+pub(super) fn refusal<B>(app: &App, request: &Request<B>) -> Option<Reply> {
+    // HTTP/2 names the host beside the path.
+    let authority = request.uri().authority().map(|authority| authority.as_str());
     let message = if !app.admin {
         "the admin API is off here: start with --web.enable-admin-api, or use a unix: address"
-    } else if is_cross_site(headers) {
+    } else if is_cross_site(request.headers(), authority) {
         "the request comes from a page of another site"
     } else {
         return None;
@@ -57,13 +59,13 @@ pub(super) async fn reload(app: &App, _: &Query) -> Reply {
 
 /// Does a browser send this for a page that is not ours? A page under a name of its own that points to our address
 /// (DNS rebinding) would have an origin equal to the host, so from a browser only addresses and `localhost` are taken.
-fn is_cross_site(headers: &HeaderMap) -> bool {
+fn is_cross_site(headers: &HeaderMap, authority: Option<&str>) -> bool {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     if text(SEC_FETCH_SITE).is_some_and(|site| site != "same-origin" && site != "none") {
         return true;
     }
     let Some(origin) = text(ORIGIN) else { return false };
-    let host = text(HOST).unwrap_or_default();
+    let host = text(HOST).or(authority).unwrap_or_default();
     let same = origin.strip_prefix("http://").or(origin.strip_prefix("https://")) == Some(host);
     !same || !is_address(host)
 }
@@ -95,7 +97,16 @@ mod tests {
         ];
         for (pairs, refused) in table {
             let headers: HeaderMap = pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
-            assert_eq!(is_cross_site(&headers), refused, "{pairs:?}");
+            assert_eq!(is_cross_site(&headers, None), refused, "{pairs:?}");
         }
+    }
+
+    // Over HTTP/2 the host stands beside the path, and counts the same.
+    #[test]
+    fn the_host_of_http2_counts() {
+        let of = |origin: &str| HeaderMap::from_iter([(ORIGIN, origin.parse().unwrap())]);
+        assert!(!is_cross_site(&of("https://127.0.0.1:8469"), Some("127.0.0.1:8469")));
+        assert!(is_cross_site(&of("https://evil.example"), Some("127.0.0.1:8469")));
+        assert!(is_cross_site(&of("https://127.0.0.1:8469"), None));
     }
 }

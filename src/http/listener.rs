@@ -8,14 +8,17 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::server::TlsStream;
+
+use super::Peer;
 
 /// A socket that is listened on.
 #[derive(Debug)]
 pub enum Listener {
     /// A TCP address.
     Tcp(TcpListener),
-    /// A Unix socket; its file is removed with it.
-    Unix(UnixListener, SocketFile),
+    /// A Unix socket; its file, if it is ours, is removed with it.
+    Unix(UnixListener, Option<SocketFile>),
 }
 
 /// The file of a Unix socket, removed when dropped.
@@ -26,6 +29,8 @@ pub struct SocketFile(PathBuf);
 pub(super) enum Connection {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// One of the others, encrypted.
+    Tls(Box<TlsStream<Connection>>),
 }
 
 /// Listens on a Unix socket with mode 0600. A socket that nobody listens on any more is replaced.
@@ -48,10 +53,25 @@ pub async fn bind_unix(path: &Path) -> io::Result<Listener> {
     let file = SocketFile(private);
     std::fs::set_permissions(&file.0, std::fs::Permissions::from_mode(0o600))?;
     std::fs::rename(&file.0, path)?;
-    Ok(Listener::Unix(listener, SocketFile(path.into())))
+    Ok(Listener::Unix(listener, Some(SocketFile(path.into()))))
 }
 
 impl Listener {
+    /// Where it listens: `host:port`, or `unix:PATH`.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn address(&self) -> io::Result<String> {
+        match self {
+            Listener::Tcp(listener) => Ok(listener.local_addr()?.to_string()),
+            Listener::Unix(_, Some(file)) => Ok(format!("unix:{}", file.0.display())),
+            Listener::Unix(listener, None) => {
+                let address = listener.local_addr()?;
+                Ok(format!("unix:{}", address.as_pathname().unwrap_or(Path::new("")).display()))
+            }
+        }
+    }
+
     pub(super) async fn accept(&self) -> io::Result<Connection> {
         match self {
             Listener::Tcp(listener) => {
@@ -65,9 +85,34 @@ impl Listener {
     }
 }
 
+impl Connection {
+    /// Where it comes from.
+    pub(super) fn peer(&self) -> Peer {
+        match self {
+            // A peer that has gone by now is nobody's.
+            Connection::Tcp(stream) => stream.peer_addr().map_or(Peer::Remote, Peer::of),
+            Connection::Unix(_) => Peer::Unix,
+            Connection::Tls(stream) => stream.get_ref().0.peer(),
+        }
+    }
+
+    /// Whether the first byte that comes begins a request in plain HTTP. Where nobody can look ahead, it does not.
+    pub(super) async fn speaks_plainly(&self) -> bool {
+        let Connection::Tcp(stream) = self else { return false };
+        let mut first = [0];
+        matches!(stream.peek(&mut first).await, Ok(1)) && first[0].is_ascii_uppercase()
+    }
+}
+
 impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {
         Listener::Tcp(listener)
+    }
+}
+
+impl From<UnixListener> for Listener {
+    fn from(listener: UnixListener) -> Self {
+        Listener::Unix(listener, None)
     }
 }
 
@@ -82,6 +127,7 @@ impl AsyncRead for Connection {
         match self.get_mut() {
             Connection::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Connection::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Connection::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
         }
     }
 }
@@ -91,6 +137,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Connection::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Connection::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Connection::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
         }
     }
 
@@ -98,6 +145,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Connection::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Connection::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Connection::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         }
     }
 
@@ -105,6 +153,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Connection::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Connection::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Connection::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
     }
 
@@ -120,6 +169,7 @@ impl AsyncWrite for Connection {
         match self.get_mut() {
             Connection::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Connection::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Connection::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
         }
     }
 }

@@ -11,22 +11,24 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::control::Control;
 use crate::metrics::{Limit, Metrics};
 use crate::wire;
+use access::{Admission, Channel, Entered};
 use listener::Connection;
 use patience::{Patience, Patient};
 use scrape::Scrapes;
 
 mod accept;
+mod access;
 mod admin;
 mod api;
 mod listener;
@@ -38,6 +40,7 @@ mod router;
 mod scrape;
 mod shapes;
 
+pub use access::{Access, HANDSHAKE_TIMEOUT, MAX_WEB_CONFIG_BYTES, Peer, Viewer, WebConfigError};
 pub use listener::{Listener, SocketFile, bind_unix};
 pub use metrics::MAX_SCRAPE_TIME;
 pub use patience::{HEAD_TIMEOUT, READER_TIMEOUT, SLOW_READER};
@@ -51,6 +54,9 @@ pub const MAX_CONNECTIONS: usize = 512;
 /// How much of the head of a request may wait for its end, in bytes; beyond, the answer is 431. A head of twice as many
 /// bytes is always too long, and one in between may pass if its end came with the last piece read.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// Requests that are answered at the same time on one connection that speaks HTTP/2.
+pub const MAX_STREAMS: u32 = 32;
 
 /// Longest time a client may stay silent between two requests: longer than scrapers usually pause.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(150);
@@ -72,6 +78,7 @@ pub struct App {
     pub(super) ready: Arc<AtomicBool>,
     /// May requests change something?
     pub(super) admin: bool,
+    access: Access,
     pub(super) reload: Arc<OnceLock<Reload>>,
     scrapes: Scrapes,
     telemetry_path: Arc<str>,
@@ -93,6 +100,7 @@ impl App {
             control,
             ready: Arc::default(),
             admin: false,
+            access: Access::open(),
             reload: Arc::default(),
             scrapes: Scrapes::at_most(MAX_REQUESTS),
             telemetry_path,
@@ -112,6 +120,17 @@ impl App {
         self
     }
 
+    /// Who may come in; at first everybody.
+    pub fn access(mut self, access: Access) -> Self {
+        self.access = access;
+        self
+    }
+
+    /// Whether connections are encrypted, and whether HTTP/2 may then be spoken.
+    pub fn tls(&self) -> (bool, bool) {
+        self.access.tls()
+    }
+
     /// What `POST /-/reload` does. Only the first call has an effect.
     pub fn on_reload(&self, reload: Reload) {
         drop(self.reload.set(reload));
@@ -122,7 +141,8 @@ impl App {
         self.ready.store(ready, Ordering::Release);
     }
 
-    /// The service itself, for programs that run a hyper server of their own.
+    /// The service itself, for programs that run a hyper server of their own. A request may say who asks by a [`Viewer`]
+    /// among its extensions.
     pub fn service(
         &self,
     ) -> impl Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible, Future: Send> + use<>
@@ -130,7 +150,7 @@ impl App {
         let app = self.clone();
         service_fn(move |request| {
             let app = app.clone();
-            async move { Ok(app.answer(request).await) }
+            async move { Ok(app.answer(request, None).await) }
         })
     }
 
@@ -138,7 +158,7 @@ impl App {
     pub async fn serve(&self, listener: impl Into<Listener>, shutdown: impl Future<Output = ()>) {
         let listener = listener.into();
         let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let graceful = GracefulShutdown::new();
+        let (graceful, closing) = (GracefulShutdown::new(), watch::Sender::new(()));
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let accepted = tokio::select! {
@@ -146,10 +166,10 @@ impl App {
                 accepted = self.accept(&listener, &connections) => accepted,
             };
             if let Some((stream, permit)) = accepted {
-                self.spawn_connection(stream, permit, &graceful);
+                self.spawn_connection(stream, permit, graceful.watcher(), closing.subscribe());
             }
         }
-        drop(listener);
+        drop((listener, closing));
         if timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
             tracing::warn!("requests were still being answered when the endpoint stopped");
         }
@@ -178,32 +198,27 @@ impl App {
         }
     }
 
-    fn spawn_connection(&self, stream: Connection, permit: OwnedSemaphorePermit, graceful: &GracefulShutdown) {
-        let patience = Patience::default();
-        let (app, told) = (self.clone(), patience.clone());
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            let (app, patience) = (app.clone(), told.clone());
-            async move {
-                patience.request();
-                request.extensions_mut().insert(patience);
-                Ok::<_, Infallible>(app.answer(request).await)
-            }
-        });
-        let stream = Patient::new(stream, patience, self.metrics.clone());
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            // It begins to run with the end of the answer before.
-            .header_read_timeout(IDLE_TIMEOUT)
-            .max_buf_size(MAX_HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), service);
-        let connection = graceful.watch(connection);
-        let metrics = self.metrics.clone();
+    fn spawn_connection(
+        &self,
+        stream: Connection,
+        permit: OwnedSemaphorePermit,
+        watcher: Watcher,
+        mut closing: watch::Receiver<()>,
+    ) {
+        let app = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let entered = tokio::select! {
+                entered = app.access.enter(stream, &app.metrics) => entered,
+                // Who has not come in yet need not be waited for.
+                _ = closing.changed() => None,
+            };
+            if let Some(entered) = entered
+                && let Err(error) = app.converse(entered, watcher).await
+            {
                 if error.is_parse_too_large() {
-                    metrics.limit_reached(Limit::HttpRequestHeader);
+                    app.metrics.limit_reached(Limit::HttpRequestHeader);
                 } else if error.is_timeout() {
-                    metrics.limit_reached(Limit::HttpIdle);
+                    app.metrics.limit_reached(Limit::HttpIdle);
                 }
                 tracing::debug!(err = %error, "connection ended");
             }
@@ -211,9 +226,49 @@ impl App {
         });
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+    /// Answers what comes on a connection until it ends.
+    async fn converse(&self, entered: Entered, watcher: Watcher) -> hyper::Result<()> {
+        let Entered { stream, h2, channel } = entered;
+        let patience = Patience::default();
+        let (app, told) = (self.clone(), patience.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let (app, patience) = (app.clone(), told.clone());
+            async move {
+                patience.request();
+                request.extensions_mut().insert(patience);
+                Ok::<_, Infallible>(app.answer(request, Some(channel)).await)
+            }
+        });
+        if h2 {
+            let stream = Patient::multiplexed(stream, patience, self.metrics.clone());
+            let connection = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(MAX_STREAMS)
+                .max_header_list_size(MAX_HEAD_BYTES as u32)
+                .serve_connection(TokioIo::new(stream), service);
+            return watcher.watch(connection).await;
+        }
+        let stream = Patient::new(stream, patience, self.metrics.clone());
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            // It begins to run with the end of the answer before.
+            .header_read_timeout(IDLE_TIMEOUT)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service);
+        watcher.watch(connection).await
+    }
+
+    async fn answer(&self, mut request: Request<Incoming>, channel: Option<Channel>) -> Response<ResponseBody> {
         let _in_flight = self.metrics.http_request_in_flight();
-        let (handler, reply) = router::answer(self, request).await;
+        let Admission { headers, outcome } = self.access.admit(&request, channel, &self.metrics).await;
+        let (handler, mut reply) = match outcome {
+            Ok(viewer) => {
+                request.extensions_mut().insert(viewer);
+                router::answer(self, request).await
+            }
+            Err(reply) => (router::name(self, request.uri().path()), reply),
+        };
+        headers.add_to(&mut reply);
         self.metrics.http_request(handler, reply.status().as_u16());
         reply
     }

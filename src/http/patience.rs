@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::IDLE_TIMEOUT;
 use crate::metrics::{Limit, Metrics};
 
 /// Longest time from the first byte of a request to the end of its head.
@@ -43,6 +44,8 @@ pub(super) struct Patient<S> {
     metrics: Metrics,
     /// What had been read when the head that is awaited began.
     head: Option<(u64, Alarm)>,
+    /// Where several requests share the connection, their heads are not told apart; then it must not fall silent.
+    silent: Option<Alarm>,
     /// Since when something waits to be read, and whether the reader counts as slow already.
     unread: Option<(Instant, bool, Alarm)>,
 }
@@ -77,11 +80,28 @@ impl Patience {
 
 impl<S> Patient<S> {
     pub(super) fn new(io: S, patience: Patience, metrics: Metrics) -> Self {
-        Self { io, patience, metrics, head: None, unread: None }
+        Self { io, patience, metrics, head: None, silent: None, unread: None }
+    }
+
+    /// A connection on which several requests may be under way: it is closed when nothing has moved in either direction
+    /// for [`IDLE_TIMEOUT`].
+    pub(super) fn multiplexed(io: S, patience: Patience, metrics: Metrics) -> Self {
+        let silent = Some(Box::pin(sleep_until(Instant::now() + IDLE_TIMEOUT)));
+        Self { io, patience, metrics, head: None, silent, unread: None }
     }
 
     /// The client sent something, or did not.
     fn has_read(&mut self, some: bool, cx: &mut Context<'_>) -> io::Result<()> {
+        if let Some(alarm) = &mut self.silent {
+            if some {
+                alarm.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
+            }
+            if alarm.as_mut().poll(cx).is_ready() {
+                self.metrics.limit_reached(Limit::HttpIdle);
+                return Err(too_slow("nothing moved on the connection for too long"));
+            }
+            return Ok(());
+        }
         let requests = self.patience.requests();
         if self.head.as_ref().is_some_and(|(before, _)| *before != requests) {
             self.head = None;
@@ -118,6 +138,13 @@ impl<S> Patient<S> {
         Err(too_slow("an answer was not read in time"))
     }
 
+    /// Bytes have left.
+    fn moved(&mut self, written: &Poll<io::Result<usize>>) {
+        if let (Some(alarm), Poll::Ready(Ok(1..))) = (&mut self.silent, written) {
+            alarm.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
+        }
+    }
+
     fn written<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         match written {
             Poll::Pending => match self.waits(cx) {
@@ -147,6 +174,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.io).poll_write(cx, bytes);
+        this.moved(&written);
         this.written(written, cx)
     }
 
@@ -176,10 +204,49 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.moved(&written);
         this.written(written, cx)
     }
 }
 
 fn too_slow(message: &str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analytics::{Analytics, AnalyticsConfig};
+    use crate::metrics::MetricsConfig;
+    use crate::telemetry::Telemetry;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn metrics() -> Metrics {
+        let analytics = Analytics::new(AnalyticsConfig::default());
+        Metrics::new(MetricsConfig::default(), &Telemetry::new(), &analytics)
+    }
+
+    // Where requests share a connection it is closed after silence in both directions, and neither direction alone is
+    // silence: not what the client sends, and not what it is sent.
+    #[tokio::test(start_paused = true)]
+    async fn a_shared_connection_is_closed_after_silence_alone() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut server = Patient::multiplexed(server, Patience::default(), metrics());
+        let start = Instant::now();
+        let almost = IDLE_TIMEOUT - Duration::from_secs(1);
+        for turn in 0..6 {
+            let wait = tokio::time::timeout(almost, server.read_u8());
+            assert!(wait.await.is_err(), "closed after {:?}", start.elapsed());
+            if turn % 2 == 0 {
+                client.write_u8(1).await.unwrap();
+                assert_eq!(server.read_u8().await.unwrap(), 1);
+            } else {
+                server.write_u8(2).await.unwrap();
+                assert_eq!(client.read_u8().await.unwrap(), 2);
+            }
+        }
+        let quiet = Instant::now();
+        let closed = server.read_u8().await.unwrap_err();
+        assert_eq!((closed.kind(), quiet.elapsed().as_secs()), (io::ErrorKind::TimedOut, IDLE_TIMEOUT.as_secs()));
+    }
 }

@@ -137,8 +137,7 @@ pub(super) struct Query(Vec<(String, String)>);
 
 /// Finds the route, checks method, body and query, answers, and says under which name to count it.
 pub(super) async fn answer(app: &App, request: Request<Incoming>) -> (&'static str, Reply) {
-    let path = request.uri().path();
-    let Some(route) = ROUTES.iter().find(|route| app.path_of(route) == path) else {
+    let Some(route) = find(app, request.uri().path()) else {
         return (NOT_FOUND, respond::text(StatusCode::NOT_FOUND, "not found"));
     };
     let reply = match (&route.handler, request.method()) {
@@ -148,6 +147,15 @@ pub(super) async fn answer(app: &App, request: Request<Incoming>) -> (&'static s
         _ => respond::method_not_allowed(route.methods()),
     };
     (route.name, reply)
+}
+
+/// The name under which requests to a path are counted.
+pub(super) fn name(app: &App, path: &str) -> &'static str {
+    find(app, path).map_or(NOT_FOUND, |route| route.name)
+}
+
+fn find(app: &App, path: &str) -> Option<&'static Route> {
+    ROUTES.iter().find(|route| app.path_of(route) == path)
 }
 
 async fn carry_out(app: &App, route: &Route, request: &Request<Incoming>) -> Reply {
@@ -165,7 +173,7 @@ async fn carry_out(app: &App, route: &Route, request: &Request<Incoming>) -> Rep
     match route.handler {
         Handler::Get(handler) => handler(app, &query),
         Handler::Scrape(handler) => handler(app, request),
-        Handler::Post(handler) => match admin::refusal(app, request.headers()) {
+        Handler::Post(handler) => match admin::refusal(app, request) {
             Some(refusal) => refusal,
             None => handler(app, &query).await,
         },

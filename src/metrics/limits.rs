@@ -21,6 +21,12 @@ pub enum Limit {
     HttpScrapeTime,
     /// An answer was cut off because its reader took too long. Spelled `http_slow_reader`.
     HttpSlowReader,
+    /// A TLS handshake was refused, or took too long. Spelled `http_tls_handshake`.
+    HttpTlsHandshake,
+    /// A request came faster than the web config file allows. Spelled `http_rate`.
+    HttpRate,
+    /// A password was not checked because too many waited already. Spelled `http_password_checks`.
+    HttpPasswordChecks,
     /// An event of a supervisor beyond [`MetricsConfig::max_supervisors`](super::MetricsConfig::max_supervisors).
     /// Spelled `series_supervisors`.
     SeriesSupervisors,
@@ -39,6 +45,9 @@ impl Limit {
         Limit::HttpScrapes,
         Limit::HttpScrapeTime,
         Limit::HttpSlowReader,
+        Limit::HttpTlsHandshake,
+        Limit::HttpRate,
+        Limit::HttpPasswordChecks,
         Limit::SeriesSupervisors,
         Limit::SeriesChildren,
     ];
@@ -53,6 +62,9 @@ impl Limit {
             Limit::HttpScrapes => "http_scrapes",
             Limit::HttpScrapeTime => "http_scrape_time",
             Limit::HttpSlowReader => "http_slow_reader",
+            Limit::HttpTlsHandshake => "http_tls_handshake",
+            Limit::HttpRate => "http_rate",
+            Limit::HttpPasswordChecks => "http_password_checks",
             Limit::SeriesSupervisors => "series_supervisors",
             Limit::SeriesChildren => "series_children",
         }

@@ -11,6 +11,8 @@ use crate::world::{Ended, Running, is_alive, run_to_end};
 /// The flags that are a contract with users' scripts.
 const FLAGS: &[&str] = &[
     "--web.listen-address",
+    "--web.config.file",
+    "--web.systemd-socket",
     "--web.telemetry-path",
     "--history.capacity",
     "--series.retention",
@@ -54,17 +56,22 @@ fn logfmt(line: &str) -> BTreeMap<String, String> {
 
 // === Help and version ===
 
-// --version says the name and the version of the package, on standard output.
+// --version says what was built from what, on standard output, in the form of the Prometheus project's programs.
 #[test]
-fn version_says_name_and_version() {
+fn version_says_what_was_built_from_what() {
     for flag in ["--version", "-V"] {
         let ended = run_to_end(&[flag]);
         assert_eq!((code(&ended), ended.stderr.as_str()), (0, ""));
-        assert!(
-            ended.stdout.starts_with(concat!("restart_exporter ", env!("CARGO_PKG_VERSION"))),
-            "{:?}",
-            ended.stdout
-        );
+        let (first, rest) = ended.stdout.split_once('\n').unwrap();
+        let begin = concat!("restart_exporter, version ", env!("CARGO_PKG_VERSION"), " (branch: ");
+        assert!(first.starts_with(begin) && first.contains(", revision: ") && first.ends_with(')'), "{first}");
+        let lines: Vec<_> = rest.lines().map(|line| line.split_once(':').unwrap()).collect();
+        let names: Vec<_> = lines.iter().map(|(name, _)| name.strip_prefix("  ").unwrap()).collect();
+        let known = ["build user", "build date", "rust version", "platform", "tags"];
+        assert!(names.ends_with(&["rust version", "platform", "tags"]), "{rest}");
+        assert!(names.iter().all(|name| known.contains(name)), "{rest}");
+        assert!(lines.iter().all(|(_, value)| value.starts_with("  ") && !value.contains("unknown")), "{rest}");
+        assert!(rest.contains("platform:         linux/"), "{rest}");
     }
 }
 
@@ -95,6 +102,7 @@ fn what_is_not_understood_is_exit_status_2() {
         &["run", "--web.listen-address=nowhere"],
         &["run", "--web.telemetry-path=metrics"],
         &["run", "--web.telemetry-path=/"],
+        &["run", "--web.systemd-socket=yes"],
         &["run", "--history.capacity=0"],
         &["run", "--history.capacity=1000001"],
         &["run", "--series.retention=soon"],
@@ -148,6 +156,9 @@ async fn several_addresses_are_all_served() {
     assert_eq!(status.code(), Some(0));
     let addresses: Vec<_> = log.iter().map(|line| logfmt(line)).filter(|line| line["msg"] == "Listening on").collect();
     assert_eq!(addresses.len(), 2, "{log:?}");
+    let tls: Vec<_> = log.iter().map(|line| logfmt(line)).filter(|line| line["msg"] == "TLS is disabled.").collect();
+    assert!(tls.len() == 2 && tls.iter().all(|line| line["http2"] == "false"), "{log:?}");
+    assert_eq!((&tls[0]["address"], &tls[1]["address"]), (&addresses[0]["address"], &addresses[1]["address"]));
     assert!(addresses[0]["address"].starts_with("[::1]:") && addresses[1]["address"].starts_with("127.0.0.1:"));
 }
 
@@ -211,6 +222,23 @@ async fn each_line_of_the_log_can_be_parsed() {
         assert_eq!(lines[0]["msg"], "Listening on");
         let last = &lines[lines.len() - 1];
         assert!(last["level"] == "error" && last["err"].contains("more than 1 restarts in 60 s"), "{last:?}");
+    }
+}
+
+// What ends the program before it has begun is a line of the log as well, in the form that was asked for.
+#[test]
+fn an_error_at_the_start_is_logged_in_the_same_form() {
+    for arguments in
+        [["run", "no/such.toml"], ["run", "--web.config.file=no/such.yml"], ["run", "--web.systemd-socket"]]
+    {
+        let ended = run_to_end(&[&arguments[..], &["--log.format=json", "--web.listen-address=127.0.0.1:0"]].concat());
+        assert_eq!(code(&ended), 1, "{}", ended.stderr);
+        let lines: Vec<_> = ended.stderr.lines().collect();
+        assert_eq!(lines.len(), 1, "{}", ended.stderr);
+        let line: BTreeMap<String, String> = serde_json::from_str(lines[0]).expect(lines[0]);
+        let keys: Vec<_> = line.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["err", "level", "msg", "ts"], "{line:?}");
+        assert!(line["err"].starts_with("no"), "{line:?}");
     }
 }
 

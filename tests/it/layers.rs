@@ -26,7 +26,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// The binary: it sees the library as every other program does, through `restart_exporter::`.
-const BINARY: &[&str] = &["main", "cli", "demo", "logging", "signals"];
+const BINARY: &[&str] = &["main", "cli", "demo", "logging", "signals", "sockets"];
 
 /// Modules that decide and keep, and get the time told.
 const PURE: &[&str] = &[
@@ -41,6 +41,7 @@ const PURE: &[&str] = &[
     "src/analytics/children.rs",
     "src/analytics/stats.rs",
     "src/analytics/ring.rs",
+    "src/http/access/rate.rs",
     "src/beam/frame.rs",
     "src/beam/report.rs",
 ];

@@ -22,4 +22,5 @@ mod processes;
 mod prometheus;
 mod support;
 mod telemetry_suite;
+mod web_config;
 mod world;

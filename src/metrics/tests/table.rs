@@ -41,7 +41,7 @@ restart_exporter_label_values gauge label=supervisor,child
 restart_exporter_label_value_limit gauge label=supervisor,child
 restart_exporter_label_overflows_total counter label=supervisor,child
 restart_exporter_limit_reached_total counter limit=http_connections,http_request_header,http_request_body,\
-http_idle,http_scrapes,http_scrape_time,http_slow_reader,\
+http_idle,http_scrapes,http_scrape_time,http_slow_reader,http_tls_handshake,http_rate,http_password_checks,\
 series_supervisors,series_children
 restart_exporter_expired_series_total counter
 process_cpu_seconds_total counter

@@ -17,7 +17,7 @@ use restart_exporter::{Exporter, ExporterBuilder};
 use tokio::sync::{Semaphore, mpsc};
 
 pub(crate) use http::{Response, exchange, get, request, request_unix};
-pub(crate) use process::{Ended, Foreign, Running, is_alive, run_to_end};
+pub(crate) use process::{BINARY, Ended, Foreign, Running, is_alive, run_to_end};
 
 /// Longest time that anything may take which should happen at once: only a broken program needs it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::{DEADLINE, Response, get, soon};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_restart_exporter");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_restart_exporter");
 
 /// Another program in the background, ended when dropped. Its standard error can be followed.
 pub(crate) struct Foreign {

@@ -1,0 +1,170 @@
+//! Who may come in: the web config file of Prometheus' exporter-toolkit, with TLS, client certificates, users, headers and
+//! a rate limit.
+//!
+//! The file is read again for each connection and each request, so that a change needs no restart. A file that becomes
+//! wrong closes the door: connections are refused, requests are answered with 500. So does one that has lost a protection
+//! it had, because half of a file may be all that somebody has written so far.
+
+mod client_cert;
+mod file;
+mod guard;
+mod rate;
+mod tls;
+mod users;
+mod viewer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::{Request, StatusCode};
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
+
+use super::listener::Connection;
+use super::respond::{self, Reply};
+use crate::metrics::{Limit, Metrics};
+use file::Rules;
+use guard::Guard;
+
+pub use file::{MAX_WEB_CONFIG_BYTES, WebConfigError};
+pub use viewer::{Peer, Viewer};
+
+/// Longest time that a TLS handshake may take.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What who speaks without TLS is told where TLS is spoken, as Go's server says it.
+const HTTPS_ONLY: &str = "Client sent an HTTP request to an HTTPS server.";
+
+/// The door of a listener: open, or guarded by a web config file. Clones share what they remember.
+#[derive(Clone, Default)]
+pub struct Access(Option<Arc<Guard>>);
+
+/// A connection that was let in.
+pub(super) struct Entered {
+    pub(super) stream: Connection,
+    /// Whether HTTP/2 was agreed on.
+    pub(super) h2: bool,
+    pub(super) channel: Channel,
+}
+
+/// What is known of a connection.
+#[derive(Clone, Copy)]
+pub(super) struct Channel {
+    peer: Peer,
+    is_tls: bool,
+    /// Whether a certificate has proved who is at the other end.
+    certified: bool,
+}
+
+/// What becomes of a request.
+pub(super) struct Admission {
+    /// The headers of the answer, whatever it is.
+    pub(super) headers: ExtraHeaders,
+    /// Who asks, or the answer that lets nobody in.
+    pub(super) outcome: Result<Viewer, Reply>,
+}
+
+/// The headers that the file adds to an answer.
+#[derive(Default)]
+pub(super) struct ExtraHeaders(Option<Arc<Rules>>);
+
+// === impl Access ===
+
+impl Access {
+    /// A door that stands open.
+    pub fn open() -> Self {
+        Self::default()
+    }
+
+    /// A door that this file guards, from now on as the file is at each moment.
+    ///
+    /// # Errors
+    /// [`WebConfigError`] for the first thing that is wrong with the file, or with a certificate that it names.
+    pub fn guarded(path: impl Into<PathBuf>) -> Result<Self, WebConfigError> {
+        Ok(Self(Some(Arc::new(Guard::new(path.into())?))))
+    }
+
+    /// Whether connections are encrypted, and whether HTTP/2 may then be spoken, as the file was read last.
+    pub fn tls(&self) -> (bool, bool) {
+        let Some(guard) = &self.0 else { return (false, false) };
+        let rules = guard.rules();
+        (rules.tls.is_some(), rules.tls.is_some() && rules.http2)
+    }
+
+    /// Lets a connection in; none if it is refused.
+    pub(super) async fn enter(&self, stream: Connection, metrics: &Metrics) -> Option<Entered> {
+        let peer = stream.peer();
+        let plain = Channel { peer, is_tls: false, certified: false };
+        let Some(guard) = &self.0 else { return Some(Entered { stream, h2: false, channel: plain }) };
+        let rereads = guard.clone();
+        // Files may be slow to read.
+        let (rules, config) = match tokio::task::spawn_blocking(move || rereads.for_connection()).await.ok()? {
+            Some((rules, Some(config))) => (rules, config),
+            // Without TLS each request can be told what is wrong; with it there is nobody to talk to.
+            None if guard.rules().tls.is_some() => return None,
+            _ => return Some(Entered { stream, h2: false, channel: plain }),
+        };
+        let refused = match timeout(HANDSHAKE_TIMEOUT, handshake(stream, config)).await {
+            Ok(Ok(stream)) => {
+                let (_, connection) = stream.get_ref();
+                let h2 = connection.alpn_protocol() == Some(tls::H2);
+                let verifies = rules.tls.as_ref().is_some_and(tls::TlsRules::verifies_clients);
+                let certified = verifies && connection.peer_certificates().is_some();
+                let channel = Channel { peer, is_tls: true, certified };
+                return Some(Entered { stream: Connection::Tls(Box::new(stream)), h2, channel });
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("it took more than {HANDSHAKE_TIMEOUT:?}"),
+        };
+        metrics.limit_reached(Limit::HttpTlsHandshake);
+        tracing::debug!(err = refused, "TLS handshake refused");
+        None
+    }
+
+    /// Judges a request, on a connection of ours or, without `channel`, of a program that has its own server.
+    pub(super) async fn admit<B>(
+        &self,
+        request: &Request<B>,
+        channel: Option<Channel>,
+        metrics: &Metrics,
+    ) -> Admission {
+        let viewer = match channel {
+            Some(channel) => Viewer { peer: channel.peer, authenticated: channel.certified }.behind(request.headers()),
+            None => request.extensions().get().copied().unwrap_or_default(),
+        };
+        let Some(guard) = &self.0 else { return Admission { headers: ExtraHeaders::default(), outcome: Ok(viewer) } };
+        let rereads = guard.clone();
+        let Ok(Some(rules)) = tokio::task::spawn_blocking(move || rereads.for_request()).await else {
+            let message = "the web config file is wrong, see the log";
+            let closed = respond::text(StatusCode::INTERNAL_SERVER_ERROR, message);
+            return Admission { headers: ExtraHeaders::default(), outcome: Err(closed) };
+        };
+        let is_encrypted = channel.is_none_or(|channel| channel.is_tls);
+        let outcome = guard.judge(&rules, request.headers(), is_encrypted, viewer, metrics).await;
+        Admission { headers: ExtraHeaders(Some(rules)), outcome }
+    }
+}
+
+async fn handshake(mut stream: Connection, config: Arc<ServerConfig>) -> std::io::Result<TlsStream<Connection>> {
+    if stream.speaks_plainly().await {
+        let answer = format!("HTTP/1.0 400 Bad Request\r\nConnection: close\r\n\r\n{HTTPS_ONLY}\n");
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await?;
+        return Err(std::io::Error::other("plain HTTP"));
+    }
+    TlsAcceptor::from(config).accept(stream).await
+}
+
+// === impl ExtraHeaders ===
+
+impl ExtraHeaders {
+    pub(super) fn add_to(&self, reply: &mut Reply) {
+        for (name, value) in self.0.iter().flat_map(|rules| &rules.headers) {
+            reply.headers_mut().insert(name, value.clone());
+        }
+    }
+}
