@@ -1,7 +1,11 @@
 //! Files that change while the exporter runs: what is right holds at once, what is wrong closes the door.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
 use super::limit;
 use super::site::{PASSWORD, Site, certificates, client_certificates, tls, tls_of, users};
+use crate::world::soon;
 
 // A change holds for the next request and the next connection, without a restart.
 #[tokio::test]
@@ -40,6 +44,23 @@ async fn a_change_holds_at_once() {
     assert_eq!(site.status("https").await, 0);
     let ours = ["-u", &ada, "--cert", "client.crt", "--key", "client.key"];
     assert_eq!(site.https("/-/healthy", &ours).await.status, 200);
+}
+
+// A connection that is older than the TLS of the file is no way around it.
+#[tokio::test]
+async fn an_old_connection_ends_when_tls_comes() {
+    let site = Site::start("").await;
+    let mut connection = TcpStream::connect(site.exporter.address).await.unwrap();
+    let mut ask = async || {
+        connection.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let mut answer = vec![0; 4096];
+        let length = soon("an answer", connection.read(&mut answer)).await.unwrap();
+        String::from_utf8_lossy(&answer[..length]).into_owned()
+    };
+    assert!(ask().await.starts_with("HTTP/1.1 200 "));
+    site.write(&tls(""));
+    let refused = ask().await;
+    assert!(refused.starts_with("HTTP/1.1 400 ") && refused.contains("connection: close"), "{refused}");
 }
 
 // Certificates are read again for each connection, be it that only their files have changed.
