@@ -18,7 +18,7 @@ DEATHS = 'supervisor_child_terminations_total{reason=~"error|panic|killed|signal
 
 def grew(counter, window):
     """Has it grown within the window? increase() alone misses what a series was born with."""
-    return f"(increase({counter}[{window}]) > 0 or ({counter} > 0 unless {counter} offset {window}))"
+    return f"increase({counter}[{window}]) > 0 or ({counter} > 0 unless {counter} offset {window})"
 
 
 RECORDINGS = [
@@ -94,7 +94,7 @@ ALERTS = {
             "SupervisorDown", "critical",
             "supervisor_up == 0\n"
             f"unless on ({KEY}) (\n"
-            f'  {grew(f"""{ENDS}{{reason=~"normal|shutdown"}}""", DOWN_WINDOW)}\n'
+            f'  ({grew(f"""{ENDS}{{reason=~"normal|shutdown"}}""", DOWN_WINDOW)})\n'
             f'  unless on ({KEY}) increase({ENDS}{{reason=~"max_intensity|error"}}[{DOWN_WINDOW}]) > 0\n'
             ")",
             "A supervisor is down.",
@@ -128,7 +128,7 @@ ALERTS = {
         ),
         alert(
             "SupervisorRestartBudgetNearlyExhausted", "warning",
-            f"clamp_max({grew('supervisor_restart_intensity_saturated_total', BUDGET_WINDOW)}, 1)\n"
+            f"clamp_max(({grew('supervisor_restart_intensity_saturated_total', BUDGET_WINDOW)}), 1)\n"
             f"or max_over_time({recorded('used:ratio')}[{BUDGET_WINDOW}]) >= {BUDGET_USED}",
             "The restart budget is nearly used up.",
             f"The {SUPERVISOR} has used {{{{ $value | humanizePercentage }}}} of its restart budget within the last "
@@ -162,9 +162,9 @@ ALERTS = {
         ),
         alert(
             "SupervisorChildNewReason", "info",
-            f"{grew(DEATHS, NEW_REASON_WINDOW)}\n"
+            f"({grew(DEATHS, NEW_REASON_WINDOW)})\n"
             f"unless increase({DEATHS}[{NEW_REASON_MEMORY}] offset {NEW_REASON_WINDOW}) > 0\n"
-            f"and on ({KEY}) {grew(RESTARTS, NEW_REASON_WINDOW)}",
+            f"and on ({KEY}) ({grew(RESTARTS, NEW_REASON_WINDOW)})",
             "A child died for a new reason.",
             f"A child of {SUPERVISOR} died by {{{{ $labels.reason }}}} within the last {words(NEW_REASON_WINDOW)}, for the "
             f"first time in {words(NEW_REASON_MEMORY)}.",
@@ -196,7 +196,7 @@ ALERTS = {
         ),
         alert(
             "SupervisorTelemetryDropped", "warning",
-            grew("restart_exporter_telemetry_events_dropped_total", DROPPED_WINDOW)[1:-1],
+            grew("restart_exporter_telemetry_events_dropped_total", DROPPED_WINDOW),
             "Telemetry events were dropped.",
             f"restart_exporter on {{{{ $labels.instance }}}} dropped {COUNT} telemetry events "
             f"({{{{ $labels.cause }}}}) within {words(DROPPED_WINDOW)}: metrics and history show less than happened.",
@@ -220,7 +220,7 @@ ALERTS = {
         ),
         alert(
             "SupervisorNodeEventsLost", "warning",
-            grew("restart_exporter_node_events_lost_total", NODE_LOST_WINDOW)[1:-1],
+            grew("restart_exporter_node_events_lost_total", NODE_LOST_WINDOW),
             "Events of a node were lost.",
             f"{COUNT} events of the node {{{{ $labels.node }}}} did not reach restart_exporter on "
             f"{{{{ $labels.instance }}}} within {words(NODE_LOST_WINDOW)}: metrics and history show less than happened.",
@@ -228,7 +228,7 @@ ALERTS = {
         ),
         alert(
             "SupervisorLabelLimitReached", "info",
-            grew("restart_exporter_label_overflows_total", LABEL_LIMIT_WINDOW)[1:-1],
+            grew("restart_exporter_label_overflows_total", LABEL_LIMIT_WINDOW),
             "A limit of label values is reached.",
             f"{COUNT} events on {{{{ $labels.instance }}}} were counted under _other within "
             f"{words(LABEL_LIMIT_WINDOW)}, because there are more values of {{{{ $labels.label }}}} than may be kept apart.",

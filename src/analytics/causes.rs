@@ -12,8 +12,8 @@ pub const MAX_CAUSES: usize = 64;
 /// Deaths and failed starts of one child (or one kind of dynamic children) for one reason.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cause {
-    /// A hash of child, class, detail and last error line, numbers and times left out; the same in every run of every version; none for the entry that stands for
-    /// all causes that were forgotten.
+    /// A hash of child, class, detail and last error line, numbers and times left out; the same in every run of every
+    /// version; none for the entry that stands for all causes that were forgotten.
     pub fingerprint: Option<u64>,
     /// The child's label; none for the entry of the forgotten.
     pub child: Option<Arc<str>>,

@@ -12,8 +12,7 @@ const MAX_QUALITY_BYTES: usize = 16;
 pub(super) fn format<'a>(accept: impl IntoIterator<Item = &'a str>) -> Format {
     let mut best: [Option<Wish>; Format::ALL.len()] = [None; Format::ALL.len()];
     for (place, element) in elements(accept).enumerate() {
-        let Some((format, precision)) = Element::parse(element).and_then(|element| element.format()) else { continue };
-        let Some(quality) = Element::parse(element).and_then(|element| element.quality()) else { continue };
+        let (Some((format, precision)), Some(quality)) = (element.format(), element.quality()) else { continue };
         let known = &mut best[format as usize];
         // The more precise range counts, whatever a wider one says; of two equal ones the better.
         if known.is_none_or(|known| (known.precision, known.quality) < (precision, quality)) {
@@ -32,7 +31,6 @@ pub(super) fn format<'a>(accept: impl IntoIterator<Item = &'a str>) -> Format {
 pub(super) fn gzip<'a>(accept_encoding: impl IntoIterator<Item = &'a str>) -> bool {
     let (mut gzip, mut identity, mut any) = (None, None, None);
     for element in elements(accept_encoding) {
-        let Some(element) = Element::parse(element) else { continue };
         let Some(quality) = element.quality() else { continue };
         let known: &mut Option<f32> = match () {
             () if element.is("gzip") || element.is("x-gzip") => &mut gzip,
@@ -121,8 +119,8 @@ impl<'a> Element<'a> {
 }
 
 /// The elements of all lists, one after the other.
-fn elements<'a>(values: impl IntoIterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
-    values.into_iter().flat_map(|value| outside_quotes(value, ','))
+fn elements<'a>(values: impl IntoIterator<Item = &'a str>) -> impl Iterator<Item = Element<'a>> {
+    values.into_iter().flat_map(|value| outside_quotes(value, ',')).filter_map(Element::parse)
 }
 
 /// Splits where the separator stands outside of quotes.

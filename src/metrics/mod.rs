@@ -43,7 +43,8 @@ pub use recorder::HANDLER_ID;
 
 use recorder::Recorder;
 
-/// Bounds of the metrics, and what they show. `max_supervisors` and `retention` should be those of analytics, where some gauges come from.
+/// Bounds of the metrics, and what they show. `max_supervisors` and `retention` should be those of analytics, where some
+/// gauges come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricsConfig {
     /// Most values of the label `supervisor`; all beyond share `_other`.

@@ -95,7 +95,7 @@ pub(super) async fn open(supervisor: Supervisor, place: Place) -> Result<(Superv
 impl Supervision {
     /// Supervises until it is told to stop, gives up, or its significant children are done.
     pub(super) async fn serve(mut self) -> SupervisorExit {
-        // One wait for all turns: each new one would lock the tokens to enlist, and again to leave.
+        // One wait for all turns: each new one would lock the notices to enlist, and again to leave.
         let orders = self.orders.clone();
         let mut ordered = pin!(orders.given());
         let exit = loop {
