@@ -65,6 +65,11 @@
 -define(BATCH_MS, 20).
 %% More bytes than any event has.
 -define(MAX_EVENT, 1024).
+%% Events that wait for the telemetry handlers of the node; beyond, they are not told. After this time a dynamic child is back.
+-define(MAX_EMITTED, 1000).
+-define(INFER_MS, 1000).
+%% Terms whose text is kept.
+-define(MAX_TEXTS, 500).
 %% Events that are taken before other messages of the agent have their turn.
 -define(TURN, 1000).
 
@@ -136,6 +141,7 @@
     heartbeat_ms = ?HEARTBEAT_MS,
     drain = false,       % is a message to take events under way?
     sums_since,          % microseconds
+    texts = #{},         % terms as they were written lately
     asker, scanner, logger_ref,
     emitter              % process that emits telemetry, or undefined
 }).
@@ -143,7 +149,11 @@
 -record(sup, {
     kind = unnamed, name = <<>>, module = <<>>, behaviour = other, app, parent, id,
     strategy = unknown, intensity = -1, period = -1, auto_shutdown = unknown, counts = unknown,
-    seen_us, runs = false, asked = false, down = false
+    seen_us,
+    runs = false,        % was it seen to run, as opposed to start?
+    asked = false,       % has it answered?
+    settled = false,     % is all known that there is to know, or was it asked in vain?
+    down = false         % has it ended? Then it is kept until that is acked
 }).
 
 %% === API ===
@@ -278,12 +288,13 @@ verdict(_, _, _) -> ignore.
 
 verdict(Level, Threshold) ->
     Wanted = case Threshold of
-        primary -> maps:get(level, logger:get_primary_config());
-        _ -> Threshold
+        %% For a module without a level of its own: quicker than a look at the configuration.
+        primary -> logger:allow(Level, restart_agent_primary);
+        _ -> logger:compare_levels(Level, Threshold) =/= lt
     end,
-    case logger:compare_levels(Level, Wanted) of
-        lt -> stop;
-        _ -> ignore
+    case Wanted of
+        true -> ignore;
+        false -> stop
     end.
 
 record(Label, Report, Level, Sup, Meta, {Generation, _, Counters, Waiting, Sums}) ->
@@ -403,7 +414,7 @@ limit(Term, Depth, Left) when is_tuple(Term) ->
     {Elements, Rest} = limit_list([element(I, Term) || I <- lists:seq(1, min(tuple_size(Term), ?MAX_ELEMENTS))], Depth, Left - 1, ?MAX_ELEMENTS),
     {list_to_tuple(Elements), Rest};
 limit([Char | _] = Text, Depth, Left) when is_integer(Char), Char >= $\s ->
-    case text(Text, ?MAX_DETAIL) of
+    case characters(Text, ?MAX_DETAIL) of
         false -> limit_list(Text, Depth, Left - 1, ?MAX_ELEMENTS);
         Short -> {Short, Left - 1}
     end;
@@ -436,14 +447,14 @@ limit_map({Key, Value, Next}, Depth, Left, Elements, Pairs) when Left > 0, Eleme
 limit_map(_, _, Left, _, Pairs) -> {Pairs, Left}.
 
 %% A list of characters, cut; false if it is something else.
-text([], _) -> [];
-text(_, 0) -> "...";
-text([Char | Rest], Left) when is_integer(Char), Char >= $\t, Char =< 16#10ffff ->
-    case text(Rest, Left - 1) of
+characters([], _) -> [];
+characters(_, 0) -> "...";
+characters([Char | Rest], Left) when is_integer(Char), Char >= $\t, Char =< 16#10ffff ->
+    case characters(Rest, Left - 1) of
         false -> false;
         Text -> [Char | Text]
     end;
-text(_, _) -> false.
+characters(_, _) -> false.
 
 %% A binary that is short and no part of a longer one.
 own(Binary) when byte_size(Binary) > ?MAX_DETAIL -> binary:copy(binary:part(Binary, 0, ?MAX_DETAIL));
@@ -566,7 +577,7 @@ handle_info(wake, S) -> {noreply, S};
 handle_info(drain, S) -> {noreply, pump(S#agent{drain = false})};
 handle_info(tick, S) ->
     erlang:send_after(?TICK_MS, self(), tick),
-    emit(S, tick),
+    is_pid(S#agent.emitter) andalso (S#agent.emitter ! tick),
     {noreply, flush_sums(pump(S))};
 handle_info(check_tap, S) ->
     erlang:send_after(?CHECK_TAP_MS, self(), check_tap),
@@ -709,10 +720,13 @@ read(Number, {event, Pid, Name, Dynamic, Kind, Level, Time, Child, ChildPid, N, 
             S2 = child_started(Kind, Child, ChildPid, Pid, S1),
             Flag = flag(Kind, Level, ChildPid, Pid, S2),
             Kind =:= terminated andalso runs(Pid, S2),
-            emit(S2, {Pid, Kind, Child, ChildPid, Class, Reason, Dynamic}),
-            Record = {Time, Key, Kind, child(Child), child_pid(ChildPid), Flag, N, reason(Class, Reason)},
+            emit(S2, Pid, {Kind, Child, ChildPid, Reason}),
             case Wanted of
-                true -> append(Number, undefined, {ev, Record}, tell(Pid, S2));
+                true ->
+                    {ChildText, S3} = text({child, Child}, S2),
+                    {ReasonText, S4} = text({reason, Class, Reason}, S3),
+                    Record = {Time, Key, Kind, ChildText, child_pid(ChildPid), Flag, N, ReasonText},
+                    append(Number, undefined, {ev, Record}, tell(Pid, S4));
                 false -> S2
             end;
         {full, S1} ->
@@ -724,7 +738,7 @@ read(Number, {down, Pid, Time, Class, Reason}, S) ->
         [{_, Key, #sup{down = false} = Sup}] ->
             S1 = sum_up(tell(Pid, S)),
             ets:insert(S#agent.shared#shared.sups, {Pid, Key, Sup#sup{down = true}}),
-            emit(S1, {down, Pid}),
+            emit(S1, Pid, {down, Reason}),
             append(Number, Pid, {down, Time, Key, reason(Class, Reason)}, S1);
         _ -> S
     end.
@@ -894,8 +908,8 @@ forget(Seq, Last, Unacked, Sups) ->
     forget(Seq + 1, Last, Unacked, Sups).
 
 snapshot(#agent{shared = #shared{counters = Counters, sups = Sups}} = S) ->
-    %% Parents have lower keys than their children.
-    All = lists:keysort(2, ets:tab2list(Sups)),
+    %% Parents have lower keys than their children. One without a name of its own is told when it is known where it stands.
+    All = lists:keysort(2, [Row || {_, _, Sup} = Row <- ets:tab2list(Sups), is_tellable(Sup)]),
     Id = erlang:unique_integer([positive]) band 16#ffffffff,
     Over = atomics:get(Counters, ?OVER),
     S1 = send({snapshot, 'begin', Id, length(All), Over}, S),
@@ -907,6 +921,9 @@ send_sup(Pid, Key, Sup, #agent{told = Told} = S) ->
          intensity = Intensity, period = Period, auto_shutdown = AutoShutdown, counts = Counts, seen_us = SeenUs} = Sup,
     send({sup, Key, pid(Pid), Kind, Name, Module, Behaviour, App, Parent, Id, Strategy, Intensity, Period, AutoShutdown, Counts, SeenUs},
          S#agent{told = Told#{Key => true}}).
+
+is_tellable(#sup{kind = Kind, id = Id, settled = Settled, down = Down}) ->
+    Kind =/= unnamed orelse Id =/= undefined orelse Settled orelse Down.
 
 %% Says what is known of a supervisor before it is first mentioned on a connection.
 tell(Pid, #agent{phase = live, told = Told} = S) ->
@@ -1098,7 +1115,7 @@ runs(Pid, #agent{shared = #shared{sups = Sups}}) ->
 %% Keeps what is new, and says it again if something else was said before.
 update(Pid, Key, Old, New, #agent{told = Told, shared = #shared{sups = Sups}} = S) ->
     ets:insert(Sups, {Pid, Key, New}),
-    case New#sup{runs = Old#sup.runs, asked = Old#sup.asked} =/= Old andalso is_map_key(Key, Told) of
+    case New#sup{runs = Old#sup.runs, asked = Old#sup.asked, settled = Old#sup.settled} =/= Old andalso is_map_key(Key, Told) of
         true -> send_sup(Pid, Key, New, S);
         false -> S
     end.
@@ -1127,11 +1144,11 @@ found({Pid, Behaviour}, #agent{shared = #shared{sups = Sups}} = S) ->
             S;
         [] ->
             case know(Pid, #{behaviour => Behaviour}, S) of
-                %% One without a name of its own is told when it was asked where it stands.
                 {ok, Key, S1} ->
-                    case ets:lookup(Sups, Pid) of
-                        [{_, Key, #sup{kind = unnamed}}] -> S1;
-                        _ -> tell(Pid, S1)
+                    [{_, Key, Sup}] = ets:lookup(Sups, Pid),
+                    case is_tellable(Sup) of
+                        true -> tell(Pid, S1);
+                        false -> S1
                     end;
                 {full, S1} -> S1
             end
@@ -1147,7 +1164,14 @@ asker(Shared) ->
             asker(Shared)
     end.
 
-ask(Pid, #shared{counters = Counters}) ->
+ask(Pid, Shared) ->
+    %% Bridges and foreign supervisors do not answer as the others do.
+    case is_supervisor(Pid) of
+        {true, supervisor, _} -> ask_supervisor(Pid, Shared);
+        _ -> unknown
+    end.
+
+ask_supervisor(Pid, #shared{counters = Counters}) ->
     case process_info(Pid, [memory, message_queue_len]) of
         [{memory, Bytes}, {message_queue_len, Length}] when Bytes < ?ASK_MAX_BYTES, Length < ?ASK_MAX_QUEUE ->
             try {sys:get_state(Pid, ?ASK_MS), gen_server:call(Pid, count_children, ?ASK_MS)} of
@@ -1193,11 +1217,14 @@ answered(Pid, Answer, #agent{shared = #shared{sups = Sups}} = S) ->
             Named = named(#{name => limit(Name)}, Sup),
             New = Named#sup{
                 behaviour = Behaviour, strategy = word(Strategy), intensity = number(Intensity), period = number(Period),
-                auto_shutdown = AutoShutdown, counts = Counts, runs = true, asked = true
+                auto_shutdown = AutoShutdown, counts = Counts, runs = true, asked = true, settled = true
             },
             S1 = tell(Pid, update(Pid, Key, Sup, New, S)),
+            Sup#sup.asked orelse emit(S1, Pid, init),
             lists:foldl(fun({Child, Id}, S0) -> placed(Child, Key, Id, S0) end, S1, Nested);
-        {[_], unknown} -> tell(Pid, S);
+        {[{_, Key, Sup}], unknown} ->
+            ets:insert(Sups, {Pid, Key, Sup#sup{settled = true}}),
+            tell(Pid, S);
         {[], _} -> S
     end.
 
@@ -1218,6 +1245,22 @@ watch_logger(#agent{logger_ref = undefined} = S) ->
 watch_logger(S) -> S.
 
 %% === text ===
+
+%% What was written lately is not written again: children die many times, and of the same.
+text(Key, #agent{texts = Texts} = S) ->
+    case Texts of
+        #{Key := Text} -> {Text, S};
+        _ ->
+            Text = case Key of
+                {child, Child} -> child(Child);
+                {reason, Class, Reason} -> reason(Class, Reason)
+            end,
+            Kept = case map_size(Texts) < ?MAX_TEXTS of
+                true -> Texts;
+                false -> #{}
+            end,
+            {Text, S#agent{texts = Kept#{Key => Text}}}
+    end.
 
 child({Id, Mfa, RestartType, ChildType, ShutdownMs, Significant}) ->
     {id(Id), mfa_text(Mfa), RestartType, ChildType, ShutdownMs, word(Significant)}.
@@ -1321,6 +1364,83 @@ cut(Text, Max) ->
 
 %% === telemetry on the node ===
 
+%% The events of restart_exporter, for handlers on the node itself. A process of its own runs them: it may be slow, the agent not.
+%%
+%%     [supervisor, init]                   name, strategy, max_restarts, max_seconds
+%%     [supervisor, child, start]           child_id, child_pid
+%%     [supervisor, child, start_error]     child_id, child_pid (of the run before), reason
+%%     [supervisor, child, terminate]       child_id, child_pid, reason, shutdown (always false: what the supervisor orders is not reported)
+%%     [supervisor, child, restart]         child_id, child_pid (undefined for dynamic children), previous_pid, cause (failure | sibling)
+%%     [supervisor, terminate]              reason
+%%
+%% Each with the measurement system_time, in native units, and supervisor_pid and supervisor_name in the metadata.
+start_emitter(#{telemetry := true}) -> spawn_link(fun() -> emitter(#{}) end);
 start_emitter(_) -> undefined.
 
-emit(_, _) -> ok.
+emit(#agent{emitter = undefined}, _, _) -> ok;
+emit(#agent{emitter = Emitter, shared = #shared{sups = Sups}}, Pid, What) ->
+    case {process_info(Emitter, message_queue_len), ets:lookup(Sups, Pid)} of
+        {{_, Length}, [{_, _, Sup}]} when Length < ?MAX_EMITTED -> Emitter ! {Pid, Sup, What}, ok;
+        _ -> ok
+    end.
+
+%% All maps a supervisor to the runs of its children, by id. A run is a pid; after an end that a restart follows it is {pending, Pid},
+%% or of a dynamic child, whose restart nobody reports, {dynamic, Pid, Since}.
+emitter(All) ->
+    receive
+        {Pid, Sup, {down, Reason}} ->
+            execute([supervisor, terminate], Pid, Sup, #{reason => Reason}),
+            emitter(maps:remove(Pid, All));
+        {Pid, Sup, What} ->
+            {_, Runs} = maps:get(Pid, All, {Sup, #{}}),
+            Changed = emitted(What, Pid, Sup, Runs),
+            emitter(All#{Pid => {Sup, case map_size(Changed) < ?MAX_EMITTED of true -> Changed; false -> #{} end}});
+        tick ->
+            Before = erlang:monotonic_time(millisecond) - ?INFER_MS,
+            emitter(maps:map(fun(Pid, {Sup, Runs}) -> {Sup, inferred(Pid, Sup, Runs, Before)} end, All))
+    end.
+
+emitted(init, Pid, #sup{strategy = Strategy, intensity = Intensity, period = Period, name = Name} = Sup, Runs) ->
+    execute([supervisor, init], Pid, Sup, #{name => Name, strategy => Strategy, max_restarts => Intensity, max_seconds => Period}),
+    Runs;
+emitted({started, {Id, _, _, _, _, _}, Child, _}, Pid, Sup, Runs) ->
+    case Runs of
+        #{Id := {pending, Previous}} -> restarted(Pid, Sup, Id, Child, Previous, failure);
+        #{Id := Previous} when is_pid(Previous) -> restarted(Pid, Sup, Id, Child, Previous, sibling);
+        _ -> execute([supervisor, child, start], Pid, Sup, #{child_id => Id, child_pid => Child})
+    end,
+    Runs#{Id => Child};
+emitted({terminated, {Id, _, RestartType, _, _, _}, Child, Reason}, Pid, Sup, Runs) ->
+    Now = erlang:monotonic_time(millisecond),
+    %% A dynamic supervisor that reports another end has restarted the child before.
+    Known = inferred(Pid, Sup, Runs, Now + 1),
+    execute([supervisor, child, terminate], Pid, Sup, #{child_id => Id, child_pid => Child, reason => Reason, shutdown => false}),
+    case Sup of
+        _ when RestartType =:= temporary -> maps:remove(Id, Known);
+        #sup{behaviour = dynamic} -> Known#{Id => {dynamic, Child, Now}};
+        #sup{strategy = simple_one_for_one} -> Known#{Id => {dynamic, Child, Now}};
+        _ -> Known#{Id => {pending, Child}}
+    end;
+emitted({start_error, {Id, _, _, _, _, _}, Child, Reason}, Pid, Sup, Runs) ->
+    execute([supervisor, child, start_error], Pid, Sup, #{child_id => Id, child_pid => Child, reason => Reason}),
+    case Runs of
+        #{Id := {dynamic, Previous, _}} -> Runs#{Id => {dynamic, Previous, erlang:monotonic_time(millisecond)}};
+        _ -> Runs
+    end;
+emitted({max_intensity, {Id, _, _, _, _, _}, _, _}, _, _, Runs) -> maps:remove(Id, Runs);
+emitted({shutdown_error, _, _, _}, _, _, Runs) -> Runs.
+
+inferred(Pid, Sup, Runs, Before) ->
+    maps:filter(fun
+        (Id, {dynamic, Previous, Since}) when Since < Before -> restarted(Pid, Sup, Id, undefined, Previous, failure), false;
+        (_, _) -> true
+    end, Runs).
+
+restarted(Pid, Sup, Id, Child, Previous, Cause) ->
+    execute([supervisor, child, restart], Pid, Sup, #{child_id => Id, child_pid => Child, previous_pid => Previous, cause => Cause}).
+
+%% Not known when this is compiled.
+execute(Event, Pid, #sup{name = Name}, Metadata) ->
+    Telemetry = telemetry,
+    erlang:function_exported(Telemetry, execute, 3) andalso
+        Telemetry:execute(Event, #{system_time => erlang:system_time()}, Metadata#{supervisor_pid => Pid, supervisor_name => Name}).
