@@ -162,7 +162,7 @@ pub struct SupervisorStats {
     pub last_restart: Option<u64>,
 }
 
-/// One supervisor of `/api/v1/supervisors`
+/// One supervisor of `/api/v1/supervisors`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Supervisor {
     /// Its name.
@@ -183,6 +183,18 @@ pub struct Supervisor {
     pub max_seconds: Option<u32>,
     /// Restarts that the window holds now.
     pub restarts_in_window: Option<u32>,
+    /// Restarts that the window still allows; with one more the supervisor gives up.
+    pub restarts_left: Option<u32>,
+    /// `gave_up`, `failed` or `stopped` if it is down, else the worst word of its children, or `ok`.
+    pub health: Word,
+    /// Milliseconds since its init; null if it is down or its init was not seen.
+    pub uptime_ms: Option<u64>,
+    /// Restarts ever.
+    pub total_restarts: u64,
+    /// Failures ever.
+    pub total_failures: u64,
+    /// Its last end, of whatever incarnation.
+    pub last_end: Option<Event>,
     /// Its children in the order in which they appeared.
     pub children: Vec<Child>,
 }
@@ -207,8 +219,33 @@ pub struct Child {
     pub uptime_ms: Option<u64>,
     /// Milliseconds until it is started again; null if no delay is running.
     pub next_try_ms: Option<u64>,
-    /// Its last death that nobody ordered.
+    /// Its last death that nobody ordered, or failed start.
     pub last_death: Option<Event>,
+    /// What that was of, in 16 hexadecimal digits: equal for whoever dies of the same.
+    pub reason_fingerprint: Option<String>,
+    /// `gave_up`, `looping`, `failed`, `restarting`, `recovered`, `stopped` or `ok`.
+    pub health: Word,
+    /// The loop it is in; null if `health` is not `looping`.
+    pub looping: Option<Looping>,
+    /// Deaths and failed starts within the last hour.
+    pub deaths_hour: u64,
+    /// Deaths and failed starts within the last day.
+    pub deaths_day: u64,
+}
+
+/// A loop of deaths.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Looping {
+    /// When its first death was, in Unix milliseconds.
+    pub since: u64,
+    /// The same in RFC 3339.
+    pub since_time: String,
+    /// Milliseconds since then.
+    pub lasting_ms: u64,
+    /// Milliseconds of these that the child was up.
+    pub up_ms: u64,
+    /// Deaths since then, the first included.
+    pub deaths: u64,
 }
 
 /// `/api/v1/causes`
@@ -225,6 +262,8 @@ pub struct Causes {
 pub struct Cause {
     /// 16 hexadecimal digits, the same on every machine; `_other` for all causes that were forgotten.
     pub fingerprint: String,
+    /// The same without the child: equal for whoever dies of the same; null for all causes that were forgotten.
+    pub reason_fingerprint: Option<String>,
     /// The child's label; null for all causes that were forgotten.
     pub child_id: Option<String>,
     /// How often.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::fingerprint::{error_line, fingerprint};
+use super::fingerprint::{Fingerprints, error_line, fingerprints};
 use super::history::{HistoryEntry, HistoryEvent, Remains};
 use crate::event::{ChildRef, ExitReason};
 
@@ -15,6 +15,8 @@ pub struct Cause {
     /// A hash of child, class, detail and last error line, numbers and times left out; the same in every run of every
     /// version; none for the entry that stands for all causes that were forgotten.
     pub fingerprint: Option<u64>,
+    /// The same hash without the child: equal for whoever dies of the same.
+    pub reason_fingerprint: Option<u64>,
     /// The child's label; none for the entry of the forgotten.
     pub child: Option<Arc<str>>,
     /// How often.
@@ -42,8 +44,8 @@ pub(super) struct Causes {
 pub(super) enum Place {
     /// In the entry at this index.
     Known(usize),
-    /// In a new entry with this fingerprint.
-    New(u64),
+    /// In a new entry with these fingerprints.
+    New(Fingerprints),
 }
 
 // === impl Causes ===
@@ -66,18 +68,25 @@ impl Causes {
         if let Some(cause) = self.entries.get(hint).filter(is_same) {
             return (Place::Known(hint), cause.sample.event.reason().unwrap_or(reason).clone());
         }
-        let fingerprint = fingerprint(&child.label, reason, line);
-        match self.entries.iter().position(|cause| cause.fingerprint == Some(fingerprint)) {
+        let fingerprints = fingerprints(&child.label, reason, line);
+        match self.entries.iter().position(|cause| cause.fingerprint == Some(fingerprints.of_child)) {
             Some(index) => {
                 let known = self.entries[index].sample.event.reason().filter(|known| *known == reason);
                 (Place::Known(index), known.unwrap_or(reason).clone())
             }
-            None => (Place::New(fingerprint), reason.clone()),
+            None => (Place::New(fingerprints), reason.clone()),
         }
     }
 
-    /// Counts the event of which [`place`](Self::place) just told where it belongs.
-    pub(super) fn count(&mut self, place: Place, child: &Arc<ChildRef>, event: &HistoryEvent, remains: &Remains) {
+    /// Counts the event of which [`place`](Self::place) just told where it belongs; returns its
+    /// [`reason_fingerprint`](Cause::reason_fingerprint).
+    pub(super) fn count(
+        &mut self,
+        place: Place,
+        child: &Arc<ChildRef>,
+        event: &HistoryEvent,
+        remains: &Remains,
+    ) -> u64 {
         let index = match place {
             Place::Known(index) => {
                 let cause = &mut self.entries[index];
@@ -87,8 +96,9 @@ impl Causes {
                 cause.sample.remains = remains.clone();
                 index
             }
-            Place::New(fingerprint) => self.insert(Cause {
-                fingerprint: Some(fingerprint),
+            Place::New(fingerprints) => self.insert(Cause {
+                fingerprint: Some(fingerprints.of_child),
+                reason_fingerprint: Some(fingerprints.of_reason),
                 child: Some(child.label.clone()),
                 count: 1,
                 first: event.timestamp,
@@ -97,6 +107,8 @@ impl Causes {
             }),
         };
         self.hints[hint_slot(child)] = index as u8;
+        // Only the entry of the forgotten has none, and it has no index.
+        self.entries[index].reason_fingerprint.unwrap_or_default()
     }
 
     /// Most frequent first, of two equally frequent ones the newer. With a child's label or id only that child's; what
@@ -138,6 +150,7 @@ impl Causes {
         let (count, first) = self.other.take().map_or((0, u64::MAX), |other| (other.count, other.first));
         self.other = Some(Cause {
             fingerprint: None,
+            reason_fingerprint: None,
             child: None,
             count: count + cause.count,
             first: first.min(cause.first),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
+use super::health::{Deaths, Down, Health, Looping};
 use super::history::{HistoryEntry, HistoryEvent};
 use crate::event::{Action, ChildRef, Pid};
 
@@ -50,8 +51,42 @@ pub struct ChildView {
     pub uptime: Option<Duration>,
     /// Time until it is started again; none if no delay is running.
     pub next_try: Option<Duration>,
-    /// Its last death that nobody ordered.
+    /// Its last death that nobody ordered, or failed start.
     pub last_death: Option<HistoryEntry>,
+    /// What the last death was of, whatever the child; see [`Cause::reason_fingerprint`](super::Cause).
+    pub reason_fingerprint: Option<u64>,
+    /// How it fares.
+    pub health: Health,
+    /// The loop it is in.
+    pub looping: Option<Looping>,
+    /// Deaths within the hour just past, counted by the minute.
+    pub deaths_hour: u64,
+    /// Deaths within the day just past, those longer ago than an hour counted by the hour.
+    pub deaths_day: u64,
+}
+
+/// A run that ended, as far as it concerns its child.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End<'a> {
+    /// What becomes of the child.
+    pub(super) action: Action,
+    /// When it is started again, if a delay is running.
+    pub(super) next_try: Option<u64>,
+    /// How long the run lasted.
+    pub(super) lifetime: Duration,
+    /// The death, if nobody ordered it.
+    pub(super) death: Option<Death<'a>>,
+}
+
+/// A death or a failed start that was recorded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Death<'a> {
+    /// As the history has it.
+    pub(super) event: &'a HistoryEvent,
+    /// What of, whatever the child.
+    pub(super) reason_fingerprint: u64,
+    /// Is it a failure? Else the child was done, and need not have been.
+    pub(super) is_failure: bool,
 }
 
 /// All children of one supervisor.
@@ -61,6 +96,9 @@ pub(super) struct Children {
     fixed: HashMap<Arc<str>, Child, RandomState>,
     /// Dynamic children by their run, or while they restart by the run that ended: their ids are not unique.
     dynamic: HashMap<Pid, Child, RandomState>,
+    /// Deaths of static children of the incarnation before that did not appear in this one yet: a loop that takes its
+    /// supervisor along is still that loop.
+    before: HashMap<Arc<str>, Box<Deaths>, RandomState>,
     counts: ChildCounts,
     /// The part of `counts` that is not listed.
     unlisted: ChildCounts,
@@ -74,9 +112,8 @@ struct Child {
     place: u64,
     doing: Doing,
     restarts: u64,
-    /// A copy and not an id: in a noisy family the quiet child's last death has left the ring long ago.
     /// Boxed, because most children never die.
-    last_death: Option<Box<HistoryEvent>>,
+    deaths: Option<Box<Deaths>>,
 }
 
 /// A [`ChildState`], and what is known of a child only in it.
@@ -84,7 +121,7 @@ struct Child {
 enum Doing {
     Running { pid: Option<Pid>, since: u64 },
     Restarting { next_try: Option<u64> },
-    Stopped,
+    Stopped(Down),
 }
 
 // === impl ChildState ===
@@ -124,25 +161,21 @@ impl Children {
     pub(super) fn started(&mut self, child: &Arc<ChildRef>, pid: Option<Pid>, at: u64) {
         match pid {
             Some(_) => self.enter(child, pid, &[], Doing::Running { pid, since: at }, |_| ()),
-            None if child.is_kept() => self.enter(child, None, &[], Doing::Stopped, |_| ()),
+            None if child.is_kept() => self.enter(child, None, &[], Doing::Stopped(Down::Wanted), |_| ()),
             None => {}
         }
     }
 
-    /// `[supervisor, child, terminate]`, with the death if it was recorded.
-    pub(super) fn ended(
-        &mut self,
-        child: &Arc<ChildRef>,
-        pid: Pid,
-        action: Action,
-        next_try: Option<u64>,
-        death: Option<&HistoryEvent>,
-    ) {
-        self.decided(child, Some(pid), &[ChildState::Running], action, next_try, |entry| {
-            match (&mut entry.last_death, death) {
-                (Some(last), Some(death)) => last.overwrite(death),
-                (last @ None, Some(death)) => *last = Some(Box::new(death.clone())),
-                (_, None) => {}
+    /// `[supervisor, child, terminate]`.
+    pub(super) fn ended(&mut self, child: &Arc<ChildRef>, pid: Pid, end: End<'_>) {
+        let is_failure = end.death.is_some_and(|death| death.is_failure);
+        let doing = Doing::after(child, end.action, end.next_try, is_failure);
+        self.decided(child, Some(pid), &[ChildState::Running], doing, |entry| {
+            if let (Some(deaths), None) = (&mut entry.deaths, end.death) {
+                deaths.ran(end.lifetime);
+            }
+            if let Some(death) = end.death {
+                entry.died(death, end.lifetime);
             }
         });
     }
@@ -162,12 +195,19 @@ impl Children {
 
     /// `[supervisor, child, start_error]`; without a decision the caller of `start_child` has the child back, and one
     /// that was not there before is not there now.
-    pub(super) fn start_failed(&mut self, child: &Arc<ChildRef>, action: Option<Action>, next_try: Option<u64>) {
-        let key = self.dynamic_key(child);
+    pub(super) fn start_failed(
+        &mut self,
+        child: &Arc<ChildRef>,
+        action: Option<Action>,
+        next_try: Option<u64>,
+        death: Death<'_>,
+    ) {
+        let (key, before) = (self.dynamic_key(child), &[ChildState::Restarting]);
+        let edit = |entry: &mut Child| entry.died(death, Duration::ZERO);
         match action {
-            Some(action) => self.decided(child, key, &[ChildState::Restarting], action, next_try, |_| ()),
+            Some(action) => self.decided(child, key, before, Doing::after(child, action, next_try, true), edit),
             None if self.fixed.contains_key(&child.id) && !child.dynamic => {
-                self.enter(child, None, &[], Doing::Stopped, |_| ());
+                self.enter(child, None, &[], Doing::Stopped(Down::Failed), edit);
             }
             None => {}
         }
@@ -179,64 +219,50 @@ impl Children {
         if deleted || !child.is_kept() {
             self.leave(child, key, before);
         } else {
-            self.enter(child, key, before, Doing::Stopped, |_| ());
+            self.enter(child, key, before, Doing::Stopped(Down::Wanted), |_| ());
         }
     }
 
     /// `[supervisor, terminate]`: static children are down, dynamic ones are gone with their specs.
     pub(super) fn all_ended(&mut self) {
         self.dynamic.clear();
-        for entry in self.fixed.values_mut() {
-            entry.doing = Doing::Stopped;
+        for entry in self.fixed.values_mut().filter(|entry| entry.doing.state() != ChildState::Stopped) {
+            entry.doing = Doing::Stopped(Down::Wanted);
         }
         self.counts = ChildCounts { stopped: self.fixed.len() as u64, ..ChildCounts::default() };
         self.unlisted = ChildCounts::default();
     }
 
-    /// `[supervisor, init]`: a new incarnation knows no children yet.
+    /// `[supervisor, init]`: a new incarnation knows no children yet, only what those of the same ids died of before.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        let fixed = std::mem::take(&mut self.fixed);
+        let mut before = std::mem::take(&mut self.before);
+        if !fixed.is_empty() {
+            // Without the ids that even the last incarnation did not have.
+            before = fixed.into_iter().filter_map(|(id, child)| Some((id, child.deaths?))).collect();
+        }
+        *self = Self { before, ..Self::default() };
     }
 
     /// The listed children in the order in which they appeared. `entry_of` completes a death with its last words.
     pub(super) fn view(&self, now: u64, entry_of: impl Fn(&HistoryEvent) -> HistoryEntry) -> Vec<ChildView> {
         let mut entries: Vec<&Child> = self.fixed.values().chain(self.dynamic.values()).collect();
         entries.sort_unstable_by_key(|entry| entry.place);
-        let view = |entry: &Child| {
-            let (pid, since, next_try) = match entry.doing {
-                Doing::Running { pid, since } => (pid, Some(since), None),
-                Doing::Restarting { next_try } => (None, None, next_try),
-                Doing::Stopped => (None, None, None),
-            };
-            ChildView {
-                child: entry.child.clone(),
-                pid,
-                state: entry.doing.state(),
-                restarts: entry.restarts,
-                uptime: since.map(|at| Duration::from_nanos(now.saturating_sub(at))),
-                next_try: next_try.map(|at| Duration::from_nanos(at.saturating_sub(now))),
-                last_death: entry.last_death.as_deref().map(&entry_of),
-            }
-        };
-        entries.into_iter().map(view).collect()
+        entries.into_iter().map(|entry| entry.view(now, &entry_of)).collect()
     }
 
+    /// Moves a child to what became of it; none: it is known no more.
     fn decided(
         &mut self,
         child: &Arc<ChildRef>,
         key: Option<Pid>,
         before: &[ChildState],
-        action: Action,
-        next_try: Option<u64>,
+        doing: Option<Doing>,
         edit: impl FnOnce(&mut Child),
     ) {
-        match action {
-            Action::Restart => self.enter(child, key, before, Doing::Restarting { next_try }, edit),
-            Action::Forget => self.leave(child, key, before),
-            Action::Leave if !child.is_kept() => self.leave(child, key, before),
-            Action::Leave | Action::GiveUp | Action::AutoShutdown => {
-                self.enter(child, key, before, Doing::Stopped, edit);
-            }
+        match doing {
+            Some(doing) => self.enter(child, key, before, doing, edit),
+            None => self.leave(child, key, before),
         }
     }
 
@@ -262,7 +288,8 @@ impl Children {
         self.uncount(before);
         *self.counts.of(doing.state()) += 1;
         let place = self.next_place;
-        let mut entry = Child { child: child.clone(), place, doing, restarts: 0, last_death: None };
+        let deaths = if child.dynamic { None } else { self.before.remove(&child.id) };
+        let mut entry = Child { child: child.clone(), place, doing, restarts: 0, deaths };
         self.next_place += 1;
         edit(&mut entry);
         match key {
@@ -310,14 +337,68 @@ impl Children {
     }
 }
 
+// === impl Child ===
+
+impl Child {
+    fn died(&mut self, death: Death<'_>, lifetime: Duration) {
+        let Death { event, reason_fingerprint, is_failure } = death;
+        let deaths = self.deaths.get_or_insert_with(|| Box::new(Deaths::new(event, reason_fingerprint)));
+        deaths.last.overwrite(event);
+        deaths.reason_fingerprint = reason_fingerprint;
+        deaths.ran(lifetime);
+        if is_failure {
+            deaths.count();
+        }
+    }
+
+    fn view(&self, now: u64, entry_of: impl Fn(&HistoryEvent) -> HistoryEntry) -> ChildView {
+        let (pid, since, next_try, down) = match self.doing {
+            Doing::Running { pid, since } => (pid, Some(since), None, Down::Wanted),
+            Doing::Restarting { next_try } => (None, None, next_try, Down::Wanted),
+            Doing::Stopped(down) => (None, None, None, down),
+        };
+        let (state, deaths) = (self.doing.state(), self.deaths.as_deref());
+        let uptime = since.map(|at| Duration::from_nanos(now.saturating_sub(at)));
+        let looping = deaths.and_then(|deaths| deaths.looping(now, uptime.unwrap_or_default()));
+        let deaths_day = deaths.map_or(0, |deaths| deaths.last_day(now));
+        let health = Health::of_child(state, down, looping.is_some(), deaths_day);
+        ChildView {
+            child: self.child.clone(),
+            pid,
+            state,
+            restarts: self.restarts,
+            uptime,
+            next_try: next_try.map(|at| Duration::from_nanos(at.saturating_sub(now))),
+            last_death: deaths.map(|deaths| entry_of(&deaths.last)),
+            reason_fingerprint: deaths.map(|deaths| deaths.reason_fingerprint),
+            health,
+            looping: looping.filter(|_| health == Health::Looping),
+            deaths_hour: deaths.map_or(0, |deaths| deaths.last_hour(now)),
+            deaths_day,
+        }
+    }
+}
+
 // === impl Doing ===
 
 impl Doing {
+    /// What a child does that ended or did not start; none if it is known no more.
+    fn after(child: &ChildRef, action: Action, next_try: Option<u64>, is_failure: bool) -> Option<Self> {
+        match action {
+            Action::Restart => Some(Doing::Restarting { next_try }),
+            Action::Forget => None,
+            Action::Leave if !child.is_kept() => None,
+            Action::GiveUp => Some(Doing::Stopped(Down::GaveUp)),
+            Action::Leave | Action::AutoShutdown if is_failure => Some(Doing::Stopped(Down::Failed)),
+            Action::Leave | Action::AutoShutdown => Some(Doing::Stopped(Down::Wanted)),
+        }
+    }
+
     fn state(self) -> ChildState {
         match self {
             Doing::Running { .. } => ChildState::Running,
             Doing::Restarting { .. } => ChildState::Restarting,
-            Doing::Stopped => ChildState::Stopped,
+            Doing::Stopped(_) => ChildState::Stopped,
         }
     }
 }

@@ -18,11 +18,22 @@ pub(super) fn error_line(remains: &Remains) -> Option<&str> {
     newest_first().find(is_error).or_else(|| newest_first().find(|line| !line.trim().is_empty()))
 }
 
+/// The identity of a death, of one child and of anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fingerprints {
+    pub(super) of_child: u64,
+    pub(super) of_reason: u64,
+}
+
 /// The identity of a death: child, class, detail and the line that says why, with numbers, addresses and times left out.
 /// Exit codes, signals and the places of panics stay exact.
-pub(super) fn fingerprint(label: &str, reason: &ExitReason, error_line: Option<&str>) -> u64 {
+pub(super) fn fingerprints(label: &str, reason: &ExitReason, error_line: Option<&str>) -> Fingerprints {
     let mut hash = Fnv::new();
     hash.field(label.as_bytes());
+    Fingerprints { of_child: of(hash, reason, error_line), of_reason: of(Fnv::new(), reason, error_line) }
+}
+
+fn of(mut hash: Fnv, reason: &ExitReason, error_line: Option<&str>) -> u64 {
     hash.field(reason.class().as_str().as_bytes());
     match reason {
         ExitReason::Error(detail) | ExitReason::Shutdown(Some(detail)) => hash.text(detail),
@@ -107,6 +118,10 @@ mod tests {
     use super::*;
     use crate::event::{Detail, Panic};
 
+    fn fingerprint(label: &str, reason: &ExitReason, error_line: Option<&str>) -> u64 {
+        fingerprints(label, reason, error_line).of_child
+    }
+
     fn of(text: &str) -> u64 {
         fingerprint("api", &ExitReason::Error(Detail::new(text)), None)
     }
@@ -159,6 +174,14 @@ mod tests {
         for (label, reason, expected) in table {
             assert_eq!(fingerprint(label, &reason, None), expected, "{label} {reason}");
         }
+    }
+
+    // "Who else dies of the same": without the child, whatever else tells deaths apart.
+    #[test]
+    fn a_reason_has_the_same_fingerprint_whoever_dies_of_it() {
+        let of = |label, text| fingerprints(label, &ExitReason::error(text), Some("bind: in use")).of_reason;
+        assert_eq!(of("api", "no port 80"), of("web", "no port 443"));
+        assert_ne!(of("api", "no port"), of("api", "no disk"));
     }
 
     // Child, class and each part of the detail tell causes apart; the fields cannot run into each other.

@@ -19,6 +19,7 @@
 mod causes;
 mod children;
 mod fingerprint;
+mod health;
 mod history;
 mod record;
 pub mod registry;
@@ -35,6 +36,7 @@ use thiserror::Error;
 
 pub use self::causes::{Cause, MAX_CAUSES};
 pub use self::children::{ChildCounts, ChildState, ChildView, MAX_LISTED_DYNAMIC};
+pub use self::health::{Health, LOOP_DEATHS, LOOP_WINDOW, Looping, SLOW_LOOP_PACE, SLOW_LOOP_RECENT, SLOW_LOOP_WINDOW};
 pub use self::history::{
     EventType, Fact, HistoryEntry, HistoryEvent, HistoryFilter, LAST_WORDS_KEPT, Output, RECENT_EVENTS, Remains,
     Verdict,

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use parking_lot::Mutex;
 
 use super::causes::{Cause, Causes};
-use super::children::{ChildCounts, ChildView, Children};
+use super::children::{ChildCounts, ChildView, Children, Death, End};
+use super::health::Health;
 use super::history::{EventType, Fact, History, HistoryEntry, HistoryEvent, HistoryFilter, Remains};
 use super::registry::{Name, OTHER};
 use super::ring::Ring;
 use super::stats::{FailureRate, Stats, Totals};
 use crate::event::{
-    Action, ChildRef, Decision, ExitReason, Payload, Pid, Restart, Strategy, SupervisorEvent, Timestamp,
+    Action, ChildRef, Decision, ExitReason, Payload, Pid, Restart, Strategy, SupervisorEvent, SupervisorExit, Timestamp,
 };
 
 /// Restarts followed inside the intensity window if the limit is unknown.
@@ -90,6 +91,16 @@ pub struct SupervisorView {
     pub config: Option<SupervisorConfig>,
     /// Restarts inside the intensity window; none if the window is unknown.
     pub restarts_in_window: Option<u32>,
+    /// Restarts that the window still allows, after which one more stops the supervisor; none if that is unknown.
+    pub restarts_left: Option<u32>,
+    /// How it fares: gave up, failed or stopped if it is down, else what its worst child does.
+    pub health: Health,
+    /// Restarts ever, whatever their cause.
+    pub total_restarts: u64,
+    /// Failures ever: what OTP writes an error report for.
+    pub total_failures: u64,
+    /// The last end of an incarnation; none if none ended.
+    pub last_end: Option<HistoryEntry>,
     /// Children by state, those not listed included.
     pub child_counts: ChildCounts,
     /// Its children, at most [`MAX_LISTED_DYNAMIC`](super::MAX_LISTED_DYNAMIC) dynamic ones.
@@ -118,6 +129,8 @@ struct RecordState {
     /// When restarts after a failure were admitted, as the supervisor's own intensity counts them.
     intensity: Ring<u64>,
     children: Children,
+    /// A copy and not an id, as of the deaths of children.
+    last_end: Option<HistoryEvent>,
 }
 
 /// The newest incarnation of a name.
@@ -144,6 +157,7 @@ impl Record {
             stats: Stats::new(capacity),
             intensity: Ring::new(INTENSITY_STAMPS_UNKNOWN),
             children: Children::default(),
+            last_end: None,
         };
         Self { name, state: Mutex::new(state) }
     }
@@ -240,15 +254,25 @@ impl Record {
         let incarnation = state.incarnation.as_ref();
         let started_at =
             incarnation.filter(|incarnation| incarnation.up).and_then(|incarnation| incarnation.started_at);
+        let (up, totals) = (incarnation.is_some_and(|incarnation| incarnation.up), state.stats.totals());
+        let restarts_in_window = state.restarts_in_window(now);
+        let limit = state.config.as_ref().and_then(|config| config.max_restarts);
+        let child_counts = state.children.counts();
+        let children = state.children.view(now, |death| state.entry(death));
         SupervisorView {
             supervisor: self.name.clone(),
             id: incarnation.map(|incarnation| incarnation.id),
-            up: incarnation.is_some_and(|incarnation| incarnation.up),
+            up,
             uptime: started_at.map(|at| Duration::from_nanos(now.saturating_sub(at))),
             config: state.config.clone(),
-            restarts_in_window: state.restarts_in_window(now),
-            child_counts: state.children.counts(),
-            children: state.children.view(now, |death| state.entry(death)),
+            restarts_in_window,
+            restarts_left: limit.zip(restarts_in_window).map(|(limit, inside)| limit.saturating_sub(inside)),
+            health: state.health(up, child_counts, &children),
+            total_restarts: totals.restarts,
+            total_failures: totals.failures,
+            last_end: state.last_end.as_ref().map(|end| state.entry(end)),
+            child_counts,
+            children,
         }
     }
 }
@@ -288,10 +312,16 @@ impl RecordState {
                     if !*shutdown {
                         self.admitted(decision);
                     }
-                    let next_try = self.next_try(decision);
-                    self.children.ended(child, *child_pid, decision.action, next_try, death.as_ref());
+                    let is_failure = is_failure(child, reason);
+                    let death = death.as_ref().map(|(event, reason_fingerprint)| Death {
+                        event,
+                        reason_fingerprint: *reason_fingerprint,
+                        is_failure,
+                    });
+                    let (action, next_try) = (decision.action, self.next_try(decision));
+                    self.children.ended(child, *child_pid, End { action, next_try, lifetime: *lifetime, death });
                 }
-                if let Some(death) = death {
+                if let Some((death, _)) = death {
                     self.history.push(death, remains);
                 }
             }
@@ -309,26 +339,26 @@ impl RecordState {
             Payload::ChildStartError { child, reason, attempt, decision, last_output, .. } => {
                 let remains = Remains { last_output: last_output.clone(), usage: None };
                 let verdict = decision.map(Into::into);
-                let failure = self.failed(event.time, child, reason, &remains, |reason| Fact::StartError {
-                    reason,
-                    attempt: *attempt,
-                    decision: verdict,
+                let (failure, reason_fingerprint) = self.failed(event.time, child, reason, &remains, |reason| {
+                    Fact::StartError { reason, attempt: *attempt, decision: verdict }
                 });
                 self.stats.failed(self.newest);
-                self.history.push(failure, remains);
                 if is_current {
                     if let Some(decision) = decision {
                         self.admitted(decision);
                     }
                     let next_try = decision.as_ref().and_then(|decision| self.next_try(decision));
-                    self.children.start_failed(child, decision.map(|decision| decision.action), next_try);
+                    let death = Death { event: &failure, reason_fingerprint, is_failure: true };
+                    self.children.start_failed(child, decision.map(|decision| decision.action), next_try, death);
                 }
+                self.history.push(failure, remains);
             }
             Payload::SupervisorTerminate { reason, lifetime } => {
                 let fact = Fact::SupervisorTerminated { reason: reason.clone(), lifetime_ms: millis(*lifetime) };
                 let end = self.next_event(event.time, None, fact);
-                self.history.push(end, Remains::default());
+                self.history.push(end.clone(), Remains::default());
                 if is_current {
+                    self.last_end = Some(end);
                     self.children.all_ended();
                     if let Some(incarnation) = &mut self.incarnation {
                         incarnation.up = false;
@@ -370,7 +400,8 @@ impl RecordState {
         }
     }
 
-    /// Makes the history's next event of a death or a failed start and counts it among the causes.
+    /// Makes the history's next event of a death or a failed start and counts it among the causes; also returns what the
+    /// death was of, whoever dies of it.
     fn failed(
         &mut self,
         time: Timestamp,
@@ -378,11 +409,11 @@ impl RecordState {
         reason: &ExitReason,
         remains: &Remains,
         fact: impl FnOnce(ExitReason) -> Fact,
-    ) -> HistoryEvent {
+    ) -> (HistoryEvent, u64) {
         let (place, reason) = self.causes.place(child, reason, remains);
         let event = self.next_event(time, Some(child), fact(reason));
-        self.causes.count(place, child, &event, remains);
-        event
+        let reason_fingerprint = self.causes.count(place, child, &event, remains);
+        (event, reason_fingerprint)
     }
 
     /// Makes the history's next event.
@@ -402,6 +433,19 @@ impl RecordState {
 
     fn next_try(&self, decision: &Decision) -> Option<u64> {
         (!decision.delay.is_zero()).then(|| self.newest.saturating_add(nanos(decision.delay)))
+    }
+
+    fn health(&self, up: bool, counts: ChildCounts, children: &[ChildView]) -> Health {
+        let end = self.last_end.as_ref().map(|end| &end.fact);
+        match end {
+            _ if up => {
+                let unlisted = (counts.restarting > 0).then_some(Health::Restarting);
+                Health::of_supervisor(children.iter().map(|child| child.health).chain(unlisted))
+            }
+            Some(Fact::SupervisorTerminated { reason: SupervisorExit::MaxIntensity(_), .. }) => Health::GaveUp,
+            Some(Fact::SupervisorTerminated { reason: SupervisorExit::Error(_), .. }) => Health::Failed,
+            _ => Health::Stopped,
+        }
     }
 
     fn restarts_in_window(&self, now: u64) -> Option<u32> {

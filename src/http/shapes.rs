@@ -112,6 +112,12 @@ pub(crate) fn supervisor(view: &analytics::SupervisorView) -> wire::Supervisor {
         max_restarts: config.and_then(|config| config.max_restarts),
         max_seconds: config.and_then(|config| config.max_seconds),
         restarts_in_window: view.restarts_in_window,
+        restarts_left: view.restarts_left,
+        health: Word::Borrowed(view.health.as_str()),
+        uptime_ms: view.uptime.map(millis),
+        total_restarts: view.total_restarts,
+        total_failures: view.total_failures,
+        last_end: view.last_end.as_ref().map(|end| event(&view.supervisor, end)),
         children: view.children.iter().map(|child_view| child(&view.supervisor, child_view)).collect(),
     }
 }
@@ -119,7 +125,8 @@ pub(crate) fn supervisor(view: &analytics::SupervisorView) -> wire::Supervisor {
 /// `/api/v1/causes`
 pub(crate) fn causes(page: &analytics::CausesPage) -> wire::Causes {
     let causes = page.causes.iter().map(|cause| wire::Cause {
-        fingerprint: cause.fingerprint.map_or_else(|| OTHER.to_owned(), |fingerprint| format!("{fingerprint:016x}")),
+        fingerprint: cause.fingerprint.map_or_else(|| OTHER.to_owned(), hex),
+        reason_fingerprint: cause.reason_fingerprint.map(hex),
         child_id: text(&cause.child),
         count: cause.count,
         first: cause.first,
@@ -140,7 +147,26 @@ fn child(supervisor: &Name, view: &analytics::ChildView) -> wire::Child {
         uptime_ms: view.uptime.map(millis),
         next_try_ms: view.next_try.map(millis),
         last_death: view.last_death.as_ref().map(|death| event(supervisor, death)),
+        reason_fingerprint: view.reason_fingerprint.map(hex),
+        health: Word::Borrowed(view.health.as_str()),
+        looping: view.looping.as_ref().map(looping),
+        deaths_hour: view.deaths_hour,
+        deaths_day: view.deaths_day,
     }
+}
+
+fn looping(looping: &analytics::Looping) -> wire::Looping {
+    wire::Looping {
+        since: looping.since,
+        since_time: wire::rfc3339(looping.since),
+        lasting_ms: millis(looping.lasting),
+        up_ms: millis(looping.up),
+        deaths: looping.deaths,
+    }
+}
+
+fn hex(fingerprint: u64) -> String {
+    format!("{fingerprint:016x}")
 }
 
 fn reason(reason: &ExitReason) -> wire::Reason {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use restart_exporter::analytics::{LOOP_DEATHS, LOOP_WINDOW, SLOW_LOOP_RECENT, SLOW_LOOP_WINDOW};
 use restart_exporter::metrics::{FAMILIES, Kind};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dashboards");
@@ -97,4 +98,22 @@ fn every_alert_has_its_section_in_the_runbook() {
         assert!(runbook.lines().any(|line| line == format!("### {name}")), "no section {name}");
         assert!(alerts.contains(&format!("#{}", name.to_lowercase())), "no runbook_url for {name}");
     }
+}
+
+// An alert and the page must not disagree about what a loop is.
+#[test]
+fn the_alerts_and_the_word_looping_have_the_same_thresholds() {
+    let settings = read("generator/settings.py");
+    let value = |names: &str| {
+        let line = settings.lines().find(|line| line.starts_with(names)).unwrap();
+        line.split_once(" = ").unwrap().1.to_owned()
+    };
+    let words = |durations: &[std::time::Duration]| -> Vec<String> {
+        durations.iter().map(|duration| format!("{:?}", humantime::format_duration(*duration).to_string())).collect()
+    };
+    let fast = value("LOOP_RESTARTS, LOOP_WINDOW");
+    let expected = format!("{LOOP_DEATHS}, {}", words(&[LOOP_WINDOW])[0]);
+    assert!(fast.starts_with(&expected), "{fast} / {expected}");
+    let slow = value("SLOW_LOOP_RESTARTS, SLOW_LOOP_WINDOW, SLOW_LOOP_RECENT").replace("24h", "1day");
+    assert_eq!(slow, format!("{LOOP_DEATHS}, {}", words(&[SLOW_LOOP_WINDOW, SLOW_LOOP_RECENT]).join(", ")));
 }

@@ -37,6 +37,7 @@ const PURE: &[&str] = &[
     "src/analytics/history.rs",
     "src/analytics/causes.rs",
     "src/analytics/fingerprint.rs",
+    "src/analytics/health.rs",
     "src/supervisor/process/last_output.rs",
     "src/analytics/children.rs",
     "src/analytics/stats.rs",

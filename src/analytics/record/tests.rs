@@ -237,3 +237,29 @@ fn time_within_a_record_never_goes_back() {
     )));
     assert_eq!(record.failure_rate(Duration::from_millis(100), story.time(550)).restarts, 2);
 }
+
+// The words of a supervisor: its worst child's while it is up, its own end's when it is down; with what is left of the budget.
+#[test]
+fn a_supervisor_tells_how_it_fares_and_what_is_left() {
+    let (record, story) = record(10);
+    let (a, b) = (child("a", Restart::Permanent), child("b", Restart::Permanent));
+    let fares = |ms: u64| {
+        let view = record.view(story.time(ms));
+        (view.health, view.restarts_left)
+    };
+    tell(&record, &story, [(0, init(3, 5)), (1, started(&a, 1)), (2, started(&b, 2))]);
+    assert_eq!(fares(3), (Health::Ok, Some(3)));
+    tell(&record, &story, [(10, died(&a, 1, boom(), Action::Restart))]);
+    assert_eq!(fares(11), (Health::Restarting, Some(2)));
+    tell(&record, &story, [(12, restarted(&a, 3, 1))]);
+    assert_eq!(fares(13), (Health::Recovered, Some(2)));
+    let give_up = SupervisorExit::MaxIntensity(Detail::new("too many"));
+    tell(&record, &story, [(20, died(&a, 3, boom(), Action::GiveUp)), (21, ended(give_up))]);
+    let view = record.view(story.time(22));
+    assert_eq!((view.health, view.total_failures, view.total_restarts), (Health::GaveUp, 2, 1));
+    assert_eq!(view.children.iter().map(|child| child.health).collect::<Vec<_>>(), [Health::GaveUp, Health::Stopped]);
+    assert_eq!(view.last_end.map(|end| end.event.event_type()), Some(EventType::SupervisorTerminated));
+    let next = story.next_incarnation();
+    tell(&record, &next, [(30, init(3, 5)), (31, ended(SupervisorExit::Normal))]);
+    assert_eq!(record.view(story.time(32)).health, Health::Stopped);
+}

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::analytics::{ChildCounts, ChildState, HistoryEntry, HistoryEvent, SupervisorConfig};
+use crate::analytics::{ChildCounts, ChildState, Health, HistoryEntry, HistoryEvent, SupervisorConfig};
 use crate::event::{
     Action, ChildRef, ChildType, Decision, Detail, Panic, Pid, Restart, RestartCause, Strategy, SupervisorExit,
 };
@@ -151,13 +151,24 @@ fn stats_have_their_shape() {
 
 #[test]
 fn a_supervisor_has_its_shape() {
-    let child = |state, pid, uptime, next_try, last_death| analytics::ChildView {
+    let looping = analytics::Looping {
+        since: 1_700_000_000_000,
+        lasting: Duration::from_secs(16),
+        up: Duration::from_millis(1500),
+        deaths: 214,
+    };
+    let child = |state, pid, uptime, next_try, last_death: Option<HistoryEntry>| analytics::ChildView {
         child: mailer(),
         pid,
         state,
         restarts: 3,
         uptime,
         next_try,
+        reason_fingerprint: last_death.as_ref().map(|_| 0x7c1e),
+        health: if last_death.is_some() { Health::Looping } else { Health::Ok },
+        looping: last_death.as_ref().map(|_| looping),
+        deaths_hour: 3,
+        deaths_day: 214,
         last_death,
     };
     let config = SupervisorConfig {
@@ -173,6 +184,11 @@ fn a_supervisor_has_its_shape() {
         uptime: Some(Duration::from_secs(9)),
         config: Some(config),
         restarts_in_window: Some(1),
+        restarts_left: Some(2),
+        health: Health::Looping,
+        total_restarts: 213,
+        total_failures: 214,
+        last_end: None,
         child_counts: ChildCounts { running: 1, restarting: 1, stopped: 0 },
         children: vec![
             child(ChildState::Running, Some(Pid::Process(42)), Some(Duration::from_millis(1234)), None, None),
@@ -181,19 +197,43 @@ fn a_supervisor_has_its_shape() {
     };
     let golden = json!({
         "name": "payments/workers", "node": null, "id": "task-1", "parent": "payments", "up": true,
-        "strategy": "rest_for_one", "max_restarts": 3, "max_seconds": 5, "restarts_in_window": 1, "children": [
+        "strategy": "rest_for_one", "max_restarts": 3, "max_seconds": 5, "restarts_in_window": 1, "restarts_left": 2,
+        "health": "looping", "uptime_ms": 9000, "total_restarts": 213, "total_failures": 214, "last_end": null,
+        "children": [
             {"id": "mailer", "pid": "42", "state": "running", "type": "worker", "restart": "transient", "restarts": 3,
-             "uptime_ms": 1234, "next_try_ms": null, "last_death": null},
+             "uptime_ms": 1234, "next_try_ms": null, "last_death": null, "reason_fingerprint": null, "health": "ok",
+             "looping": null, "deaths_hour": 3, "deaths_day": 214},
             {"id": "mailer", "pid": null, "state": "restarting", "type": "worker", "restart": "transient",
-             "restarts": 3, "uptime_ms": null, "next_try_ms": 250, "last_death": death_json()},
+             "restarts": 3, "uptime_ms": null, "next_try_ms": 250, "last_death": death_json(),
+             "reason_fingerprint": "0000000000007c1e", "health": "looping", "deaths_hour": 3, "deaths_day": 214,
+             "looping": {"since": 1_700_000_000_000_u64, "since_time": "2023-11-14T22:13:20.000Z",
+                         "lasting_ms": 16_000, "up_ms": 1500, "deaths": 214}},
         ],
     });
     check(&supervisor(&known), golden);
-    let unknown =
-        analytics::SupervisorView { config: None, restarts_in_window: None, up: false, children: vec![], ..known };
+    let reason = SupervisorExit::MaxIntensity(Detail::new("too many"));
+    let unknown = analytics::SupervisorView {
+        config: None,
+        restarts_in_window: None,
+        restarts_left: None,
+        health: Health::GaveUp,
+        uptime: None,
+        last_end: Some(entry(Fact::SupervisorTerminated { reason, lifetime_ms: 99 })),
+        up: false,
+        children: vec![],
+        ..known
+    };
     let golden = json!({
         "name": "payments/workers", "node": null, "id": "task-1", "parent": null, "up": false, "strategy": null,
-        "max_restarts": null, "max_seconds": null, "restarts_in_window": null, "children": [],
+        "max_restarts": null, "max_seconds": null, "restarts_in_window": null, "restarts_left": null,
+        "health": "gave_up", "uptime_ms": null, "total_restarts": 213, "total_failures": 214, "children": [],
+        "last_end": {
+            "id": 7, "timestamp": 1_700_000_000_123_u64, "time": "2023-11-14T22:13:20.123Z",
+            "event_type": "supervisor_terminated", "supervisor_name": "payments/workers", "node": null,
+            "child_id": null, "child_pid": null, "reason": {"class": "max_intensity", "detail": "too many"},
+            "shutdown": null, "lifetime_ms": 99, "downtime_ms": null, "cause": null, "decision": null,
+            "last_output": null, "usage": null,
+        },
     });
     check(&supervisor(&unknown), golden);
 }
@@ -202,18 +242,21 @@ fn a_supervisor_has_its_shape() {
 fn causes_have_their_shape() {
     let known = analytics::Cause {
         fingerprint: Some(0x7c1e),
+        reason_fingerprint: Some(0x1),
         child: Some("mailer".into()),
         count: 213,
         first: 1,
         last: 2,
         sample: death(),
     };
-    let other = analytics::Cause { fingerprint: None, child: None, count: 1, ..known.clone() };
+    let other =
+        analytics::Cause { fingerprint: None, reason_fingerprint: None, child: None, count: 1, ..known.clone() };
     let page = analytics::CausesPage { supervisor: name(None), causes: vec![known, other] };
     let golden = json!({"supervisor": "payments/workers", "causes": [
-        {"fingerprint": "0000000000007c1e", "child_id": "mailer", "count": 213, "first": 1, "last": 2,
+        {"fingerprint": "0000000000007c1e", "reason_fingerprint": "0000000000000001", "child_id": "mailer",
+         "count": 213, "first": 1, "last": 2,
          "sample": death_json()},
-        {"fingerprint": "_other", "child_id": null, "count": 1, "first": 1, "last": 2, "sample": death_json()},
+        {"fingerprint": "_other", "reason_fingerprint": null, "child_id": null, "count": 1, "first": 1, "last": 2, "sample": death_json()},
     ]});
     check(&causes(&page), golden);
 }
