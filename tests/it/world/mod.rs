@@ -19,8 +19,9 @@ use tokio::sync::{Semaphore, mpsc};
 pub(crate) use http::{Response, exchange, get, request, request_unix};
 pub(crate) use process::{BINARY, Ended, Foreign, Running, is_alive, run_to_end};
 
-/// Longest time that anything may take which should happen at once: only a broken program needs it.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+/// Longest time that anything may take which should happen soon, on a machine that has much else to do: only a broken
+/// program needs it.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 /// How often a condition in another process is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
