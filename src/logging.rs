@@ -40,13 +40,14 @@ pub(crate) fn init(level: LogLevel, format: LogFormat) -> WorkerGuard {
     guard
 }
 
-/// Logs what a person wants to read beside the output of the children: each failure, and each end of a supervisor.
+/// Logs what a person wants to read beside the output of the children: each failure, each end of a supervisor, and marks.
 pub(crate) fn attach(telemetry: &Telemetry) -> Result<(), AttachError> {
-    let kinds = [EventKind::ChildStartError, EventKind::ChildTerminate, EventKind::SupervisorTerminate];
-    telemetry.attach_many("log", &kinds, |event: &event::Event| {
-        if let event::Event::Supervisor(event) = event {
-            log(event);
-        }
+    let kinds =
+        [EventKind::ChildStartError, EventKind::ChildTerminate, EventKind::SupervisorTerminate, EventKind::Mark];
+    telemetry.attach_many("log", &kinds, |event: &event::Event| match event {
+        event::Event::Supervisor(event) => log(event),
+        event::Event::Mark(mark) => info!(text = &*mark.text, "mark"),
+        event::Event::HandlerFailure(_) | event::Event::Span(_) => {}
     })
 }
 

@@ -33,7 +33,7 @@ use once_cell::sync::Lazy;
 use parking_lot::Mutex;
 use thiserror::Error;
 
-use crate::event::{Detail, Event, EventKind, HandlerFailure, Span, SpanPhase, Timestamp};
+use crate::event::{Detail, Event, EventKind, HandlerFailure, Mark, MarkText, Span, SpanPhase, Timestamp};
 
 /// Most handler ids whose failures are counted apart; those beyond are counted under [`OTHER_HANDLER`].
 pub const MAX_FAILED_HANDLERS: usize = 64;
@@ -238,6 +238,13 @@ impl Telemetry {
                 self.handler_failed(attachment, kind, payload);
             }
         }
+    }
+
+    /// Emits a `[mark]` event: something was done at this moment that the history should show beside deaths, such as a deploy.
+    pub fn mark(&self, text: MarkText) -> Mark {
+        let mark = Mark { time: now(), text };
+        self.execute(&Event::Mark(mark.clone()));
+        mark
     }
 
     /// Runs `work` between a `[telemetry, span, start]` and a `[telemetry, span, stop]` event, or an

@@ -56,13 +56,13 @@ pub struct Event {
     pub timestamp: u64,
     /// When, in RFC 3339.
     pub time: String,
-    /// `terminated`, `restarted`, `start_error` or `supervisor_terminated`.
+    /// `terminated`, `restarted`, `start_error`, `supervisor_terminated` or `mark`.
     pub event_type: Word,
-    /// The supervisor's name.
-    pub supervisor_name: String,
+    /// The supervisor's name; null for a mark, which belongs to none.
+    pub supervisor_name: Option<String>,
     /// The Erlang node it lives on; null in the exporter's own process.
     pub node: Option<String>,
-    /// The child's id; null for the supervisor's own end.
+    /// The child's id; null for the supervisor's own end and for a mark.
     pub child_id: Option<String>,
     /// The run that ended, or the new one.
     pub child_pid: Option<String>,
@@ -82,6 +82,8 @@ pub struct Event {
     pub last_output: Option<Vec<String>>,
     /// What the run used; `null` where it is not known or not kept any more.
     pub usage: Option<Usage>,
+    /// What a mark says; null for all other events.
+    pub text: Option<String>,
 }
 
 /// What a process used in its life.
@@ -286,6 +288,17 @@ pub struct Started {
 /// `POST /api/v1/terminate_child`: there is nothing to say but that it is done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {}
+
+/// `POST /api/v1/marks`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marked {
+    /// When, in Unix milliseconds.
+    pub timestamp: u64,
+    /// When, in RFC 3339.
+    pub time: String,
+    /// What.
+    pub text: String,
+}
 
 /// `POST /-/reload`: what was touched, by full names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::ring::Ring;
-use crate::event::{Action, ChildRef, Decision, ExitReason, Pid, RestartCause, SupervisorExit, Usage};
+use crate::event::{Action, ChildRef, Decision, ExitReason, MarkText, Pid, RestartCause, SupervisorExit, Usage};
 
 /// Deaths of one supervisor whose last output is kept: output is the one part of an event that can be large.
 pub const LAST_WORDS_KEPT: usize = 32;
@@ -29,13 +29,13 @@ pub struct Remains {
 /// One event of a supervisor's history; at most 96 bytes, shared texts not counted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HistoryEvent {
-    /// Running number within the supervisor's name, from 1, without gaps.
+    /// Running number within the supervisor's name, from 1, without gaps; of a [`Fact::Mark`] among marks.
     pub id: u64,
     /// When, in monotonic nanoseconds since the store was created.
     pub at: u64,
     /// When, in milliseconds since the Unix epoch; for showing only.
     pub timestamp: u64,
-    /// Whose event it is; none for the supervisor's own end.
+    /// Whose event it is; none for the supervisor's own end and for marks.
     pub child: Option<Arc<ChildRef>>,
     /// What happened.
     pub fact: Fact,
@@ -86,6 +86,11 @@ pub enum Fact {
         /// Milliseconds since its init began.
         lifetime_ms: u64,
     },
+    /// Somebody noted something. It belongs to no supervisor, and stands in the history of each.
+    Mark {
+        /// What.
+        text: MarkText,
+    },
 }
 
 /// A [`Decision`] in 12 bytes.
@@ -109,18 +114,20 @@ pub enum EventType {
     StartError,
     /// [`Fact::SupervisorTerminated`], spelled `supervisor_terminated`.
     SupervisorTerminated,
+    /// [`Fact::Mark`], spelled `mark`.
+    Mark,
 }
 
 /// Which events a query wants; the default wants all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistoryFilter {
-    /// Only events of children with this id or label (dynamic children of one kind share a label).
+    /// Only events of children with this id or label (dynamic children of one kind share a label), and no marks.
     pub child: Option<String>,
     /// Only events of this type.
     pub event: Option<EventType>,
     /// At most so many, the newest.
     pub limit: Option<usize>,
-    /// Only events with a greater [`id`](HistoryEvent::id).
+    /// Only events with a greater [`id`](HistoryEvent::id), and no marks, which have ids of their own.
     pub after: Option<u64>,
 }
 
@@ -152,6 +159,7 @@ impl HistoryEvent {
             Fact::Restarted { .. } => EventType::Restarted,
             Fact::StartError { .. } => EventType::StartError,
             Fact::SupervisorTerminated { .. } => EventType::SupervisorTerminated,
+            Fact::Mark { .. } => EventType::Mark,
         }
     }
 
@@ -159,7 +167,7 @@ impl HistoryEvent {
     pub fn reason(&self) -> Option<&ExitReason> {
         match &self.fact {
             Fact::Terminated { reason, .. } | Fact::StartError { reason, .. } => Some(reason),
-            Fact::Restarted { .. } | Fact::SupervisorTerminated { .. } => None,
+            Fact::Restarted { .. } | Fact::SupervisorTerminated { .. } | Fact::Mark { .. } => None,
         }
     }
 
@@ -219,8 +227,13 @@ impl From<Decision> for Verdict {
 
 impl EventType {
     /// Every type.
-    pub const ALL: [EventType; 4] =
-        [EventType::Terminated, EventType::Restarted, EventType::StartError, EventType::SupervisorTerminated];
+    pub const ALL: [EventType; 5] = [
+        EventType::Terminated,
+        EventType::Restarted,
+        EventType::StartError,
+        EventType::SupervisorTerminated,
+        EventType::Mark,
+    ];
 
     /// The spelling used in JSON and queries.
     pub const fn as_str(self) -> &'static str {
@@ -229,6 +242,7 @@ impl EventType {
             EventType::Restarted => "restarted",
             EventType::StartError => "start_error",
             EventType::SupervisorTerminated => "supervisor_terminated",
+            EventType::Mark => "mark",
         }
     }
 }

@@ -21,6 +21,7 @@ mod children;
 mod fingerprint;
 mod health;
 mod history;
+mod marks;
 mod record;
 pub mod registry;
 mod ring;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use thiserror::Error;
 
 pub use self::causes::{Cause, MAX_CAUSES};
@@ -41,6 +43,8 @@ pub use self::history::{
     EventType, Fact, HistoryEntry, HistoryEvent, HistoryFilter, LAST_WORDS_KEPT, Output, RECENT_EVENTS, Remains,
     Verdict,
 };
+pub use self::marks::MAX_MARKS;
+use self::marks::Marks;
 pub use self::record::{
     CausesPage, HistoryPage, INTENSITY_STAMPS_UNKNOWN, MAX_INTENSITY_STAMPS, Record, SupervisorConfig, SupervisorStats,
     SupervisorView,
@@ -94,6 +98,8 @@ struct Shared {
     epoch: Instant,
     history_capacity: usize,
     records: Registry<Record>,
+    /// Beside the records: a mark belongs to all of them.
+    marks: Mutex<Marks>,
     /// Kept beside the records: a record is forgotten with its supervisor, a total must not be.
     total_restarts: AtomicU64,
     total_failures: AtomicU64,
@@ -116,18 +122,20 @@ impl Analytics {
             epoch: monotonic_now(),
             history_capacity: config.history_capacity,
             records: Registry::new(config.max_supervisors, config.retention),
+            marks: Mutex::default(),
             total_restarts: AtomicU64::new(0),
             total_failures: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Takes in all supervisor events of a bus from now on, under [`HANDLER_ID`]. Attaching again changes nothing.
+    /// Takes in all supervisor events and marks of a bus from now on, under [`HANDLER_ID`]. Attaching again changes nothing.
     ///
     /// # Errors
     /// [`AttachError`] if another analytics server is attached to the bus.
     pub fn attach(&self, telemetry: &Telemetry) -> Result<(), AttachError> {
-        telemetry.attach_shared(HANDLER_ID, &EventKind::SUPERVISOR, self.shared.clone())
+        let kinds = [&EventKind::SUPERVISOR[..], &[EventKind::Mark]].concat();
+        telemetry.attach_shared(HANDLER_ID, &kinds, self.shared.clone())
     }
 
     /// The record of a supervisor's name, made if the name is new; `now` only decides which ended names are forgotten.
@@ -146,12 +154,14 @@ impl Analytics {
         self.shared.records.find(name, None)
     }
 
-    /// The events of a supervisor that the filter wants, newest first.
+    /// The events of a supervisor that the filter wants, newest first, and between them the marks.
     ///
     /// # Errors
     /// [`NotFound`] if the name is not remembered.
     pub fn restart_history(&self, name: &str, filter: &HistoryFilter) -> Result<HistoryPage, NotFound> {
-        Ok(self.get(name)?.history(filter))
+        let mut page = self.get(name)?.history(filter);
+        self.shared.marks.lock().join(&mut page.events, filter);
+        Ok(page)
     }
 
     /// How often a supervisor restarted children in the `window` that ends now.
@@ -223,8 +233,10 @@ impl Shared {
 
 impl Handler for Shared {
     fn handle(&self, event: &Event) {
-        if let Event::Supervisor(event) = event {
-            self.apply(event);
+        match event {
+            Event::Supervisor(event) => self.apply(event),
+            Event::Mark(mark) => self.marks.lock().push(mark, self.epoch),
+            Event::HandlerFailure(_) | Event::Span(_) => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 use super::testing::*;
 use super::*;
 use crate::event::{Action, ExitReason, Restart, SupervisorExit};
+use crate::event::{Mark, Timestamp};
 
 fn attached(config: AnalyticsConfig) -> (Analytics, Telemetry, Instant) {
     let (analytics, telemetry) = (Analytics::new(config), Telemetry::new());
@@ -98,4 +99,36 @@ fn supervisors_beyond_the_limit_share_other() {
     assert_eq!((stats.total_supervisors, stats.total_restarts), (3, 3));
     assert_eq!(analytics.supervisors().len(), 1);
     assert!(analytics.restart_history(registry::OTHER, &HistoryFilter::default()).is_ok());
+}
+
+// "What changed just before?" A mark stands between the deaths of every supervisor where it was made, and the newest are kept.
+#[test]
+fn marks_stand_in_every_history_by_their_time() {
+    let (analytics, telemetry, begin) = attached(AnalyticsConfig::default());
+    let (one, other) = (Story::of("one", begin), Story::of("other", begin));
+    let mark = |ms: u64, text: &str| {
+        let system = std::time::UNIX_EPOCH + Duration::from_millis(BEGIN_MS + ms);
+        let time = Timestamp { monotonic: one.time(ms), system };
+        telemetry.execute(&Event::Mark(Mark { time, text: text.parse().expect("a mark") }));
+    };
+    crash(&telemetry, &one, 10);
+    mark(20, "deploy v2");
+    crash(&telemetry, &one, 30);
+    crash(&telemetry, &other, 40);
+    let types = |name: &str, filter: &HistoryFilter| {
+        let page = analytics.restart_history(name, filter).expect("known");
+        page.events.iter().map(|entry| entry.event.event_type().as_str()).collect::<Vec<_>>()
+    };
+    let all = HistoryFilter::default();
+    assert_eq!(types("one", &all), ["restarted", "terminated", "mark", "restarted", "terminated"]);
+    assert_eq!(types("other", &all), ["restarted", "terminated", "mark"]);
+    assert_eq!(types("one", &HistoryFilter { limit: Some(3), ..all.clone() }).len(), 3);
+    assert_eq!(types("one", &HistoryFilter { event: Some(EventType::Mark), ..all.clone() }), ["mark"]);
+    assert_eq!(types("one", &HistoryFilter { child: Some("a".into()), ..all.clone() }).len(), 4);
+    for number in 0..MAX_MARKS as u64 {
+        mark(50 + number, "another");
+    }
+    let page = analytics.restart_history("one", &all).expect("known");
+    assert_eq!((page.events.len(), page.total), (4 + MAX_MARKS, 4));
+    assert_eq!(page.events[0].event.id, MAX_MARKS as u64 + 1);
 }

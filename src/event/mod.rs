@@ -11,9 +11,11 @@
 //! | `[supervisor, child, restart]` | [`ChildRestart`](EventKind::ChildRestart) | `progress` after `child_terminated` |
 //! | `[supervisor, child, stop]` | [`ChildStop`](EventKind::ChildStop) | – |
 //! | `[supervisor, terminate]` | [`SupervisorTerminate`](EventKind::SupervisorTerminate) | `shutdown` (when it gave up) |
+//! | `[mark]` | [`Mark`](EventKind::Mark) | – |
 //! | `[telemetry, handler, failure]` | [`HandlerFailure`](EventKind::HandlerFailure) | as hex `telemetry` |
 //! | `[telemetry, span, start \| stop \| exception]` | [`SpanStart`](EventKind::SpanStart), [`SpanStop`](EventKind::SpanStop), [`SpanException`](EventKind::SpanException) | as `telemetry:span/3` |
 
+mod mark;
 mod reason;
 mod who;
 mod words;
@@ -22,6 +24,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+pub use mark::{InvalidMark, MAX_MARK_BYTES, Mark, MarkText};
 pub use reason::{Detail, ExitReason, MAX_DETAIL_BYTES, Panic, SupervisorExit};
 pub use who::{ChildRef, InvalidPid, Pid, SupervisorRef};
 pub use words::{Action, AutoShutdown, ChildType, ReasonClass, Restart, RestartCause, Strategy, SupervisorExitClass};
@@ -55,11 +58,13 @@ pub enum EventKind {
     SpanStop,
     /// A span ended by a panic.
     SpanException,
+    /// Somebody noted something, such as a deploy.
+    Mark,
 }
 
 impl EventKind {
     /// Every kind, in the order of the discriminants.
-    pub const ALL: [EventKind; 11] = [
+    pub const ALL: [EventKind; 12] = [
         EventKind::SupervisorInit,
         EventKind::ChildStart,
         EventKind::ChildStartError,
@@ -71,6 +76,7 @@ impl EventKind {
         EventKind::SpanStart,
         EventKind::SpanStop,
         EventKind::SpanException,
+        EventKind::Mark,
     ];
 
     /// The kinds that a supervisor emits; the first [`EventKind::SUPERVISOR`]`.len()` of [`EventKind::ALL`].
@@ -98,6 +104,7 @@ impl EventKind {
             EventKind::SpanStart => &["telemetry", "span", "start"],
             EventKind::SpanStop => &["telemetry", "span", "stop"],
             EventKind::SpanException => &["telemetry", "span", "exception"],
+            EventKind::Mark => &["mark"],
         }
     }
 }
@@ -130,6 +137,8 @@ pub enum Event {
     HandlerFailure(HandlerFailure),
     /// From a measured piece of work.
     Span(Span),
+    /// From a person, or a program that deploys.
+    Mark(Mark),
 }
 
 impl Event {
@@ -143,6 +152,7 @@ impl Event {
                 SpanPhase::Stop { .. } => EventKind::SpanStop,
                 SpanPhase::Exception { .. } => EventKind::SpanException,
             },
+            Event::Mark(_) => EventKind::Mark,
         }
     }
 }

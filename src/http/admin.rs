@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use hyper::header::{HOST, HeaderMap, HeaderName, ORIGIN};
 use hyper::{Request, StatusCode};
 
-use super::App;
 use super::api::{Failure, reply, required};
 use super::respond::{self, Reply};
 use super::router::Query;
+use super::{App, shapes};
+use crate::event::{InvalidMark, MarkText};
 use crate::wire;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -44,6 +45,15 @@ pub(super) async fn terminate_child(app: &App, query: &Query) -> Reply {
         Ok::<_, Failure>(respond::success(wire::Done {}))
     };
     reply(answer.await)
+}
+
+pub(super) async fn mark(app: &App, query: &Query) -> Reply {
+    reply((|| {
+        let text: MarkText = required(query, "text")?
+            .parse()
+            .map_err(|error: InvalidMark| Failure::BadData(format!("invalid parameter \"text\": {error}")))?;
+        Ok(respond::success(shapes::marked(&app.metrics.telemetry().mark(text))))
+    })())
 }
 
 pub(super) async fn reload(app: &App, _: &Query) -> Reply {

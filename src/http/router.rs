@@ -121,6 +121,13 @@ pub static ROUTES: &[Route] = &[
         handler: Handler::Post(|app, query| Box::pin(admin::terminate_child(app, query))),
     },
     Route {
+        path: "/api/v1/marks",
+        name: "marks",
+        parameters: &["text"],
+        help: "POST: note something, such as a deploy, in the history of every supervisor (admin API).",
+        handler: Handler::Post(|app, query| Box::pin(admin::mark(app, query))),
+    },
+    Route {
         path: "/-/reload",
         name: "reload",
         parameters: &[],

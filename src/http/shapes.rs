@@ -1,11 +1,11 @@
 //! What analytics answers, in the shapes of [`wire`]. Pure.
 
 use std::fmt::Display;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::analytics::registry::{Name, OTHER};
 use crate::analytics::{self, Fact, Remains, Verdict};
-use crate::event::ExitReason;
+use crate::event::{ExitReason, Mark};
 use crate::wire::{self, Word};
 
 /// `/api/v1/history`
@@ -27,7 +27,7 @@ pub(crate) fn event(supervisor: &Name, entry: &analytics::HistoryEntry) -> wire:
         timestamp: event.timestamp,
         time: wire::rfc3339(event.timestamp),
         event_type: Word::Borrowed(event.event_type().as_str()),
-        supervisor_name: supervisor.supervisor.to_string(),
+        supervisor_name: Some(supervisor.supervisor.to_string()),
         node: text(&supervisor.node),
         child_id: event.child.as_ref().map(|child| child.id.to_string()),
         child_pid: None,
@@ -39,6 +39,7 @@ pub(crate) fn event(supervisor: &Name, entry: &analytics::HistoryEntry) -> wire:
         decision: None,
         last_output: last_output.as_ref().map(|lines| lines.iter().map(|line| line.to_string()).collect()),
         usage: usage.map(|usage| wire::Usage { peak_memory_bytes: usage.peak_memory_bytes, cpu_ms: millis(usage.cpu) }),
+        text: None,
     };
     match &event.fact {
         Fact::Terminated { child_pid, shutdown, lifetime_ms, decision: verdict, .. } => wire::Event {
@@ -65,7 +66,16 @@ pub(crate) fn event(supervisor: &Name, entry: &analytics::HistoryEntry) -> wire:
             lifetime_ms: Some(*lifetime_ms),
             ..common
         },
+        Fact::Mark { text } => {
+            wire::Event { supervisor_name: None, node: None, text: Some(text.to_string()), ..common }
+        }
     }
+}
+
+/// `POST /api/v1/marks`
+pub(crate) fn marked(mark: &Mark) -> wire::Marked {
+    let timestamp = mark.time.system.duration_since(UNIX_EPOCH).map_or(0, millis);
+    wire::Marked { timestamp, time: wire::rfc3339(timestamp), text: mark.text.to_string() }
 }
 
 /// `/api/v1/failure_rate`

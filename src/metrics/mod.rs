@@ -161,7 +161,7 @@ impl Metrics {
         &self.recorder.config
     }
 
-    fn telemetry(&self) -> &Telemetry {
+    pub(crate) fn telemetry(&self) -> &Telemetry {
         &self.telemetry
     }
 

@@ -38,6 +38,7 @@ const PURE: &[&str] = &[
     "src/analytics/causes.rs",
     "src/analytics/fingerprint.rs",
     "src/analytics/health.rs",
+    "src/analytics/marks.rs",
     "src/supervisor/process/last_output.rs",
     "src/analytics/children.rs",
     "src/analytics/stats.rs",

@@ -48,9 +48,12 @@ async fn over_tcp_the_admin_api_is_off_unless_enabled() {
     let directory = tempfile::tempdir().unwrap();
     let exporter = Running::file(directory.path(), TREE).await;
     let before = exporter.pids().await;
-    for path in
-        ["/api/v1/terminate_child?supervisor=top&child=a", "/api/v1/restart_child?supervisor=top&child=a", "/-/reload"]
-    {
+    for path in [
+        "/api/v1/terminate_child?supervisor=top&child=a",
+        "/api/v1/restart_child?supervisor=top&child=a",
+        "/api/v1/marks?text=x",
+        "/-/reload",
+    ] {
         let answer = exporter.post(path).await;
         assert_eq!((answer.status, &answer.json()["errorType"]), (403, &json!("forbidden")), "{path}");
     }
@@ -99,6 +102,29 @@ async fn pages_of_other_sites_change_nothing() {
     assert_eq!(state(&exporter, "top", "b").await, "running");
     assert_eq!(post(&format!("Origin: http://{}\r\n", exporter.address)).await, 200);
     assert_eq!(state(&exporter, "top", "b").await, "stopped");
+}
+
+// "What changed just before?": a deploy is noted in the history of every supervisor; what cannot be noted is said.
+#[tokio::test]
+async fn a_mark_stands_in_every_history() {
+    let directory = tempfile::tempdir().unwrap();
+    let exporter = Running::file_with(directory.path(), TREE, &["--web.enable-admin-api"]).await;
+    until("ready", async || (exporter.get("/-/ready").await.status == 200).then_some(())).await;
+    let marked = exporter.post("/api/v1/marks?text=deploy+api+v1.8.2").await.data();
+    assert_eq!(marked["text"], "deploy api v1.8.2");
+    for supervisor in ["top", "top/below"] {
+        let history = exporter.data(&format!("/api/v1/history?supervisor={supervisor}")).await;
+        let mark = &history["events"][0];
+        let shown = (&mark["event_type"], &mark["text"], &mark["timestamp"], &mark["supervisor_name"]);
+        assert_eq!(shown, (&json!("mark"), &marked["text"], &marked["timestamp"], &Value::Null));
+        assert_eq!(history["total"], 0);
+    }
+    for (text, part) in [("", "empty"), ("%20", "empty"), ("a%0Ab", "one line"), (&"x".repeat(257), "257 bytes")] {
+        let answer = exporter.post(&format!("/api/v1/marks?text={text}")).await;
+        assert_eq!((answer.status, &answer.json()["errorType"]), (400, &json!("bad_data")), "{text}");
+        assert!(answer.json()["error"].as_str().unwrap().contains(part), "{}", answer.json());
+    }
+    assert_eq!(exporter.get("/api/v1/marks").await.status, 405);
 }
 
 // OTP's answers: a child that runs is not started twice, one that is not there is not found.

@@ -26,7 +26,7 @@ fn mailer() -> Arc<ChildRef> {
 }
 
 fn entry(fact: Fact) -> HistoryEntry {
-    let child = (!matches!(fact, Fact::SupervisorTerminated { .. })).then(mailer);
+    let child = (!matches!(fact, Fact::SupervisorTerminated { .. } | Fact::Mark { .. })).then(mailer);
     HistoryEntry {
         event: HistoryEvent { id: 7, at: 1, timestamp: 1_700_000_000_123, child, fact },
         remains: Remains::default(),
@@ -55,7 +55,7 @@ fn death_json() -> Value {
         "reason": {"class": "panic", "detail": "boom at src/main.rs:88:5"}, "shutdown": false, "lifetime_ms": 410,
         "downtime_ms": null, "cause": null, "decision": {"action": "restart", "delay_ms": 250, "restarts_left": 2},
         "last_output": ["one", "two"],
-        "usage": {"peak_memory_bytes": 4096, "cpu_ms": 20},
+        "usage": {"peak_memory_bytes": 4096, "cpu_ms": 20}, "text": null,
     })
 }
 
@@ -88,7 +88,7 @@ fn each_type_of_event_has_its_shape() {
         "id": 7, "timestamp": 1_700_000_000_123_u64, "time": "2023-11-14T22:13:20.123Z", "event_type": "restarted",
         "supervisor_name": "payments/workers", "node": "web@host", "child_id": "mailer", "child_pid": "<0.123.0>",
         "reason": null, "shutdown": null, "lifetime_ms": null, "downtime_ms": 5, "cause": "sibling", "decision": null,
-        "last_output": null, "usage": null,
+        "last_output": null, "usage": null, "text": null,
     });
     check(&event(&node, &entry(restarted)), golden);
 
@@ -99,7 +99,7 @@ fn each_type_of_event_has_its_shape() {
         "supervisor_name": "payments/workers", "node": "web@host", "child_id": "mailer", "child_pid": null,
         "reason": {"class": "error", "detail": "exit code 127"}, "shutdown": null, "lifetime_ms": null,
         "downtime_ms": null, "cause": null, "decision": {"action": "give_up", "delay_ms": 0, "restarts_left": null},
-        "last_output": null, "usage": null,
+        "last_output": null, "usage": null, "text": null,
     });
     check(&event(&node, &entry(start_error)), golden);
 
@@ -108,9 +108,19 @@ fn each_type_of_event_has_its_shape() {
         "id": 7, "timestamp": 1_700_000_000_123_u64, "time": "2023-11-14T22:13:20.123Z",
         "event_type": "supervisor_terminated", "supervisor_name": "payments/workers", "node": "web@host",
         "child_id": null, "child_pid": null, "reason": {"class": "shutdown", "detail": null}, "shutdown": null,
-        "lifetime_ms": 99, "downtime_ms": null, "cause": null, "decision": null, "last_output": null, "usage": null,
+        "lifetime_ms": 99, "downtime_ms": null, "cause": null, "decision": null, "last_output": null, "usage": null, "text": null,
     });
     check(&event(&node, &entry(ended)), golden);
+
+    // A mark belongs to no supervisor, in whose history soever it stands.
+    let marked = Fact::Mark { text: "deploy api v1.8.2".parse().unwrap() };
+    let golden = json!({
+        "id": 7, "timestamp": 1_700_000_000_123_u64, "time": "2023-11-14T22:13:20.123Z", "event_type": "mark",
+        "supervisor_name": null, "node": null, "child_id": null, "child_pid": null, "reason": null, "shutdown": null,
+        "lifetime_ms": null, "downtime_ms": null, "cause": null, "decision": null, "last_output": null, "usage": null,
+        "text": "deploy api v1.8.2",
+    });
+    check(&event(&node, &entry(marked)), golden);
 }
 
 #[test]
@@ -232,7 +242,7 @@ fn a_supervisor_has_its_shape() {
             "event_type": "supervisor_terminated", "supervisor_name": "payments/workers", "node": null,
             "child_id": null, "child_pid": null, "reason": {"class": "max_intensity", "detail": "too many"},
             "shutdown": null, "lifetime_ms": 99, "downtime_ms": null, "cause": null, "decision": null,
-            "last_output": null, "usage": null,
+            "last_output": null, "usage": null, "text": null,
         },
     });
     check(&supervisor(&unknown), golden);
