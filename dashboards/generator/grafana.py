@@ -187,7 +187,8 @@ def annotation(name, expr, colour, title, on):
 
 def annotations():
     return [
-        annotation("Gave up", f'increase(supervisor_terminations_total{{{OF},reason="max_intensity"}}[$__interval]) > 0',
+        # One step may hold a single sample, and then nothing grows within it: the window of a rate.
+        annotation("Gave up", f'increase(supervisor_terminations_total{{{OF},reason="max_intensity"}}[$__rate_interval]) > 0',
                    RED, "{{supervisor}} gave up", True),
         annotation("Alerts", f'ALERTS{{{SCOPE},alertname=~"Supervisor.+",alertstate="firing"}}',
                    ORANGE, "{{alertname}} {{supervisor}}", False),

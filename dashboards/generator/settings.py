@@ -4,6 +4,8 @@ The texts of the alerts are made from these values, so that what is said is what
 python3 dashboards/generator
 """
 
+import re
+
 # Where the runbook is served. The anchor of an alert, its name in lower case, is added.
 RUNBOOK = "https://example.com/restart_exporter/dashboards/README.md"
 # The job of the scrape configuration; only the two alerts on the exporter itself need it.
@@ -35,12 +37,31 @@ NODE_LOST_WINDOW = "10m"
 LABEL_LIMIT_WINDOW = "15m"
 
 
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
 def seconds(duration):
     """Seconds of a duration such as 10m."""
-    return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
+    return int(duration[:-1]) * UNITS[duration[-1]]
 
 
 def words(duration):
     """A duration as people write it: 10 minutes."""
     number, unit = duration[:-1], {"s": "second", "m": "minute", "h": "hour"}[duration[-1]]
     return f"{number} {unit}" + ("" if number == "1" else "s")
+
+
+def divide_times(factor):
+    """Divides all times by a factor, so that the same alerts come and go in as many times less time."""
+    if factor == 1:
+        return
+    here = globals()
+    for name, value in list(here.items()):
+        if isinstance(value, str) and re.fullmatch(r"\d+[smh]", value):
+            short, rest = divmod(seconds(value), factor)
+            if rest:
+                raise ValueError(f"{name} = {value} cannot be divided by {factor}")
+            unit = max((unit for unit in UNITS if short % UNITS[unit] == 0), key=UNITS.get)
+            here[name] = f"{short // UNITS[unit]}{unit}"
+    here["RATE"] *= factor
+    here["SLOW_SECONDS"] /= factor

@@ -1,7 +1,6 @@
 //! Real programs that really die, scraped by a real Prometheus, checked by promtool.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use restart_exporter::telemetry::monotonic_now;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::world::{Foreign, Running, get, is_alive, sample, soon, until};
+use crate::world::{Prometheus, Running, get, is_alive, sample, soon, until};
 
 const TREE: &str = r#"
     [[supervisor]]
@@ -32,70 +31,6 @@ const TREE: &str = r#"
 
 /// How often a child of the tests is killed.
 const KILLS: u64 = 5;
-
-/// A Prometheus that scrapes one exporter every second.
-struct Prometheus {
-    address: SocketAddr,
-    _process: Foreign,
-    _data: tempfile::TempDir,
-}
-
-impl Prometheus {
-    async fn scraping(target: SocketAddr) -> Self {
-        Self::scraping_with(target, &[]).await
-    }
-
-    async fn scraping_with(target: SocketAddr, flags: &[&str]) -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let file = |name: &str| data.path().join(name).display().to_string();
-        let config = format!(
-            "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\n\
-             scrape_configs: [{{job_name: exporter, static_configs: [{{targets: ['{target}']}}]}}]\n"
-        );
-        std::fs::write(file("prometheus.yml"), config).unwrap();
-        let arguments = [
-            format!("--config.file={}", file("prometheus.yml")),
-            format!("--storage.tsdb.path={}", file("tsdb")),
-            "--web.listen-address=127.0.0.1:0".into(),
-        ];
-        let arguments: Vec<_> = arguments.iter().map(String::as_str).chain(flags.iter().copied()).collect();
-        let mut process = Foreign::start("prometheus", &arguments);
-        let address = process.address().await;
-        Self { address, _process: process, _data: data }
-    }
-
-    async fn data(&self, path: &str) -> Option<Value> {
-        let response = get(self.address, path).await;
-        (response.status == 200).then(|| response.data())
-    }
-
-    /// The series that an expression gives now: labels, and the value or list of values.
-    async fn query(&self, expression: &str) -> Vec<(Value, Value)> {
-        let query: String = form_urlencoded::byte_serialize(expression.as_bytes()).collect();
-        let data = self.data(&format!("/api/v1/query?query={query}")).await;
-        let series = data.iter().flat_map(|data| data["result"].as_array()).flatten();
-        series
-            .map(|series| (series["metric"].clone(), series.get("values").unwrap_or(&series["value"]).clone()))
-            .collect()
-    }
-
-    /// The value of an expression that gives one series, none as long as it gives none.
-    async fn value(&self, expression: &str) -> Option<f64> {
-        match &self.query(expression).await[..] {
-            [] => None,
-            [(_, value)] => value[1].as_str()?.parse().ok(),
-            series => panic!("{expression} gives {series:?}"),
-        }
-    }
-
-    /// Returns when an expression has this value.
-    async fn sees(&self, expression: &str, expected: f64) {
-        until(&format!("{expression} is {expected}"), async || {
-            self.value(expression).await.filter(|value| *value == expected)
-        })
-        .await;
-    }
-}
 
 /// What `promtool check metrics` says, and whether it is content.
 fn promtool(exposition: &str) -> (Option<i32>, String) {

@@ -4,6 +4,7 @@
 
 mod http;
 mod process;
+mod prometheus;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 pub(crate) use http::{Response, exchange, get, request, request_unix};
 pub(crate) use process::{BINARY, Ended, Foreign, Running, is_alive, run_to_end};
+pub(crate) use prometheus::Prometheus;
 
 /// Longest time that anything may take which should happen soon, on a machine that has much else to do: only a broken
 /// program needs it.

@@ -1,5 +1,9 @@
 //! Rules, alerts and dashboards: what operators install beside the program is tested as the program is.
 
+mod grafana;
+mod inbox;
+mod stack;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
