@@ -2,6 +2,10 @@
 
 mod grafana;
 mod inbox;
+mod labels;
+mod lint;
+mod promql;
+mod schema;
 mod stack;
 
 use std::collections::BTreeSet;
