@@ -247,9 +247,9 @@ def block(text, indent):
     return " |-\n" + "\n".join(" " * indent + line for line in text.split("\n"))
 
 
-def rules_yml():
+def rules_yml(recordings=RECORDINGS):
     out = [NOTE, "groups:\n", "  - name: restart_exporter.recordings\n", "    rules:\n"]
-    for name, expr, why in RECORDINGS:
+    for name, expr, why in recordings:
         out += [f"      # {why}\n"] if why else []
         out += [f"      - record: {name}\n", f"        expr:{block(expr, 10)}\n"]
     return "".join(out)
@@ -263,10 +263,10 @@ def table():
     return "".join(f"#   {line}\n" for line in lines)
 
 
-def alerts_yml():
+def alerts_yml(groups=ALERTS):
     out = [NOTE, "# Needs rules.yml. Alert, severity, how long its condition holds before it fires:\n#\n", table()]
     out.append("\ngroups:\n")
-    for group, alerts in ALERTS.items():
+    for group, alerts in groups.items():
         out += [f"  - name: restart_exporter.{group}\n", "    rules:\n"]
         for each in alerts:
             out += [f"      - alert: {each['alert']}\n", f"        expr:{block(each['expr'], 10)}\n"]

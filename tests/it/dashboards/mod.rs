@@ -67,6 +67,12 @@ fn the_unit_tests_of_the_rules_over_days_pass() {
     content("promtool", &["test", "rules", "alerts_days_test.yml"]);
 }
 
+// All damages take minutes (`mutate.py`); those to one threshold show that it works.
+#[test]
+fn the_unit_tests_of_the_rules_notice_a_threshold_that_moved() {
+    content("python3", &["-B", "mutate.py", "--only", "SupervisorGaveUp, threshold"]);
+}
+
 #[test]
 fn amtool_finds_nothing_in_the_example_of_alertmanager() {
     content("amtool", &["check-config", "alertmanager.yml"]);
