@@ -10,6 +10,9 @@ TAG = "restart_exporter"
 SCOPE = 'job=~"$job",instance=~"$instance"'
 # What every selector of a metric of supervisors has besides.
 OF = f'{SCOPE},node=~"$node",supervisor=~"$supervisor"'
+# Shortest step of what is counted by stretches of time. The window of a rate is four scrapes: with shorter steps one restart
+# would be seen in several of them.
+STRETCH = "1m"
 GREEN, YELLOW, ORANGE, RED, BLUE = "green", "yellow", "orange", "red", "blue"
 # A colour for each class of reason, the same in all panels.
 REASONS = {
@@ -89,8 +92,9 @@ def graph(title, description, targets, width=12, height=8, unit="short", stacked
         "legend": {"displayMode": legend, "placement": "right" if legend == "table" else "bottom", "showLegend": True, "calcs": calcs},
         "tooltip": {"mode": "multi", "sort": "desc"},
     }
-    return panel("timeseries", title, description, targets, width, height, options, unit, overrides,
+    made = panel("timeseries", title, description, targets, width, height, options, unit, overrides,
                  custom=custom, color={"mode": "palette-classic"}, min=0, links=list(links), **defaults)
+    return {**made, "interval": STRETCH} if bars else made
 
 
 def timeline(title, description, targets, width=12, height=8, mappings=(), links=()):
@@ -131,8 +135,9 @@ def heatmap(title, description, expr, width=12, height=8):
         "tooltip": {"mode": "single", "showColorScale": True, "yHistogram": False},
         "yAxis": {"axisPlacement": "left", "reverse": False, "unit": "s"},
     }
-    return panel("heatmap", title, description, [one], width, height, options, "short",
+    made = panel("heatmap", title, description, [one], width, height, options, "short",
                  custom={"scaleDistribution": {"type": "linear"}})
+    return {**made, "interval": STRETCH}
 
 
 def table(title, description, columns, keys, links, width=24, height=9, sort=0):
