@@ -83,7 +83,7 @@ impl Bus {
         let halves = [0, 1].map(|half| {
             let is_of_half = |event: &&Event| match event {
                 Event::Supervisor(event) => event.supervisor.key() % 2 == half,
-                Event::HandlerFailure(_) | Event::Span(_) | Event::Mark(_) => false,
+                Event::HandlerFailure(_) | Event::Span(_) | Event::Mark(_) | Event::Node(_) => false,
             };
             self.events.iter().filter(is_of_half).collect::<Vec<_>>()
         });

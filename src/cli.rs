@@ -7,7 +7,11 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+/// Where agents dial by default.
+const DEFAULT_BEAM: &str = "127.0.0.1:8470";
 
 /// Tells what died, why, and how many more deaths its supervisor will take.
 #[derive(Debug, Parser)]
@@ -31,6 +35,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         serve: ServeArgs,
     },
+    /// Print the source of the agent for Erlang and Elixir nodes, one Erlang module
+    BeamAgent,
     /// Check a TOML file: exit status 0 if it is right, else 1 and what is wrong, with line and column
     CheckConfig {
         /// The file
@@ -68,6 +74,18 @@ pub(crate) struct ServeArgs {
     /// Show the newest death of each bucket of lifetimes as an exemplar, in OpenMetrics and protobuf
     #[arg(long = "web.exemplars")]
     pub(crate) exemplars: bool,
+
+    /// Address to listen on for the agents of Erlang and Elixir nodes, `IP:PORT` or `unix:PATH`; may be given several times, and empty for none
+    #[arg(long = "beam.listen-address", value_name = "ADDRESS", default_value = DEFAULT_BEAM, value_parser = beam_address)]
+    pub(crate) beam_addresses: Vec<Option<ListenAddress>>,
+
+    /// File with the token that agents must know to come in over TCP; wanted beyond loopback, and read anew for each
+    #[arg(long = "beam.token-file", value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
+    pub(crate) beam_token_file: Option<PathBuf>,
+
+    /// Whether `beam.listen-address` is what the user wants, and not the default
+    #[arg(skip)]
+    pub(crate) beam_is_wanted: bool,
 
     /// Let requests over TCP restart and terminate children, and reload; over a `unix:` address they always may
     #[arg(long = "web.enable-admin-api")]
@@ -110,7 +128,7 @@ pub(crate) struct ServeArgs {
 impl Cli {
     /// The command line of this process. Help, version and what cannot be understood end it here.
     pub(crate) fn of_process() -> Self {
-        Self::try_parse().unwrap_or_else(|error| match error.kind() {
+        Self::parsed().unwrap_or_else(|error| match error.kind() {
             ErrorKind::DisplayVersion => {
                 // Whoever closed the output needs no answer.
                 let _ = std::io::stdout().write_all(version().as_bytes());
@@ -118,6 +136,17 @@ impl Cli {
             }
             _ => error.exit(),
         })
+    }
+
+    fn parsed() -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches()?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        if let (Some((_, matches)), Command::Run { serve, .. } | Command::Demo { serve }) =
+            (matches.subcommand(), &mut cli.command)
+        {
+            serve.beam_is_wanted = matches.value_source("beam_addresses") == Some(ValueSource::CommandLine);
+        }
+        Ok(cli)
     }
 }
 
@@ -174,6 +203,10 @@ fn listen_address(address: &str) -> Result<ListenAddress, String> {
         Some(path) => Ok(ListenAddress::Unix(path.into())),
         None => address.parse().map(ListenAddress::Tcp).map_err(|_| "neither `IP:PORT` nor `unix:PATH`".into()),
     }
+}
+
+fn beam_address(address: &str) -> Result<Option<ListenAddress>, String> {
+    if address.is_empty() { Ok(None) } else { listen_address(address).map(Some) }
 }
 
 fn telemetry_path(path: &str) -> Result<String, String> {

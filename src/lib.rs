@@ -47,6 +47,9 @@
 pub mod event;
 pub mod telemetry;
 
+mod intensity;
+
+pub mod beam;
 pub mod supervisor;
 
 pub mod analytics;

@@ -47,40 +47,42 @@ pub(crate) fn attach(telemetry: &Telemetry) -> Result<(), AttachError> {
     telemetry.attach_many("log", &kinds, |event: &event::Event| match event {
         event::Event::Supervisor(event) => log(event),
         event::Event::Mark(mark) => info!(text = &*mark.text, "mark"),
-        event::Event::HandlerFailure(_) | event::Event::Span(_) => {}
+        event::Event::HandlerFailure(_) | event::Event::Span(_) | event::Event::Node(_) => {}
     })
 }
 
 fn log(event: &SupervisorEvent) {
-    let supervisor = &*event.supervisor.name;
+    let (supervisor, node) = (&*event.supervisor.name, event.supervisor.node.as_deref());
     match &event.payload {
         Payload::ChildTerminate { child, child_pid, reason, shutdown: false, lifetime, decision, .. }
             if reason.is_abnormal() || decision.action == Action::Restart =>
         {
-            let (child, action, left) = (&*child.id, decision.action, Left(decision.restarts_left));
-            let ran = format_duration(Duration::from_millis(lifetime.as_millis() as u64));
-            warn!(supervisor, child, pid = %child_pid, %reason, %ran, %action, restarts_left = %left, "child terminated");
+            let (child, action, left) = (&*child.id, decision.action, Known(decision.restarts_left));
+            let ran = lifetime.map(|ran| format_duration(Duration::from_millis(ran.as_millis() as u64)).to_string());
+            let (ran, pid) = (Known(ran), Known(*child_pid));
+            warn!(supervisor, node, child, %pid, %reason, %ran, %action, restarts_left = %left, "child terminated");
         }
         Payload::ChildStartError { child, reason, attempt, decision, .. } => {
-            let left = Left(decision.and_then(|decision| decision.restarts_left));
-            warn!(supervisor, child = &*child.id, %reason, attempt, restarts_left = %left, "child failed to start");
+            let left = Known(decision.and_then(|decision| decision.restarts_left));
+            warn!(supervisor, node, child = &*child.id, %reason, attempt, restarts_left = %left, "child failed to start");
         }
         Payload::SupervisorTerminate { reason, .. } => match reason {
-            SupervisorExit::Normal | SupervisorExit::Shutdown => info!(supervisor, %reason, "supervisor ended"),
-            SupervisorExit::MaxIntensity(_) => error!(supervisor, %reason, "supervisor gave up"),
-            SupervisorExit::Error(_) => error!(supervisor, %reason, "supervisor failed"),
+            SupervisorExit::Normal | SupervisorExit::Shutdown => info!(supervisor, node, %reason, "supervisor ended"),
+            SupervisorExit::MaxIntensity(_) => error!(supervisor, node, %reason, "supervisor gave up"),
+            SupervisorExit::Error(_) => error!(supervisor, node, %reason, "supervisor failed"),
+            SupervisorExit::Unknown(_) => warn!(supervisor, node, %reason, "supervisor is not seen any more"),
         },
         _ => {}
     }
 }
 
-/// A number of restarts, or that it is not known.
-struct Left(Option<u32>);
+/// What is known, or that it is not.
+struct Known<T>(Option<T>);
 
-impl fmt::Display for Left {
+impl<T: fmt::Display> fmt::Display for Known<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(left) => write!(f, "{left}"),
+        match &self.0 {
+            Some(known) => known.fmt(f),
             None => f.write_str("unknown"),
         }
     }

@@ -6,13 +6,14 @@ mod logging;
 mod signals;
 mod sockets;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use restart_exporter::supervisor::{Supervisor, flush_output, reap_orphans};
-use restart_exporter::{Exporter, config};
+use restart_exporter::{Error, Exporter, beam, config};
 
 use crate::cli::{Cli, Command, ListenAddress, ServeArgs};
 use crate::sockets::Passed;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         }),
         Command::Demo { serve } => start(&serve, || Ok(Tree::Demo)),
         Command::CheckConfig { file } => check_config(&file),
+        Command::BeamAgent => beam_agent(),
     }
 }
 
@@ -47,6 +49,13 @@ fn check_config(file: &Path) -> ExitCode {
             eprintln!("{}: {} supervisors, no errors", file.display(), supervisors.len());
             ExitCode::SUCCESS
         }
+        Err(error) => fail(&error),
+    }
+}
+
+fn beam_agent() -> ExitCode {
+    match std::io::stdout().write_all(beam::AGENT_SOURCE.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }
@@ -88,6 +97,9 @@ async fn serve(args: &ServeArgs, tree: Tree, passed: Result<Vec<Passed>, BoxErro
     if let Some(file) = args.web_config_file.as_ref().filter(|file| !file.as_os_str().is_empty()) {
         builder = builder.web_config_file(file);
     }
+    if let Some(file) = args.beam_token_file.as_ref().filter(|file| !file.as_os_str().is_empty()) {
+        builder = builder.node_token_file(file);
+    }
     let exporter = builder
         .telemetry_path(&args.telemetry_path)
         .max_requests(args.max_requests)
@@ -112,6 +124,7 @@ async fn serve(args: &ServeArgs, tree: Tree, passed: Result<Vec<Passed>, BoxErro
             ListenAddress::Unix(path) => exporter.listen_unix(path).await?,
         }
     }
+    listen_for_nodes(&exporter, args).await?;
     let started = tokio::select! {
         started = supervise(&exporter, tree) => started.map(|()| true),
         () = &mut stop => Ok(false),
@@ -128,6 +141,23 @@ async fn serve(args: &ServeArgs, tree: Tree, passed: Result<Vec<Passed>, BoxErro
             Err(error)
         }
     }
+}
+
+/// Whoever did not ask for nodes shall not have to care that another exporter hears them already.
+async fn listen_for_nodes(exporter: &Exporter, args: &ServeArgs) -> Result<(), Error> {
+    for address in args.beam_addresses.iter().flatten() {
+        let listens = match address {
+            ListenAddress::Tcp(address) => exporter.listen_for_nodes(*address).await.map(drop),
+            ListenAddress::Unix(path) => exporter.listen_for_nodes_unix(path).await,
+        };
+        match listens {
+            Err(Error::Bind { address, error }) if !args.beam_is_wanted => {
+                tracing::warn!(address, err = %error, "no nodes are heard; choose --beam.listen-address");
+            }
+            listens => listens?,
+        }
+    }
+    Ok(())
 }
 
 async fn supervise(exporter: &Exporter, tree: Tree) -> Result<(), BoxError> {

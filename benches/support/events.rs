@@ -43,10 +43,12 @@ impl Tree {
             max_restarts: Some(1000),
             max_seconds: Some(5),
             parent: None,
+            found: false,
         };
         telemetry.execute(&self.event(time, init));
         for child in &self.children {
-            let start = Payload::ChildStart { child: child.clone(), child_pid: Some(Pid::Task(1)), duration: START };
+            let start =
+                Payload::ChildStart { child: child.clone(), child_pid: Some(Pid::Task(1)), duration: Some(START) };
             telemetry.execute(&self.event(time, start));
         }
     }
@@ -56,21 +58,21 @@ impl Tree {
         let child = &self.children[number as usize % self.children.len()];
         let death = Payload::ChildTerminate {
             child: child.clone(),
-            child_pid: Pid::Task(number),
+            child_pid: Some(Pid::Task(number)),
             reason: ExitReason::error("connection refused (os error 111)"),
             shutdown: false,
-            lifetime: LIFETIME,
+            lifetime: Some(LIFETIME),
             decision: Decision { action: Action::Restart, delay: Duration::ZERO, restarts_left: Some(999) },
             last_output: None,
             usage: None,
         };
         let restart = Payload::ChildRestart {
             child: child.clone(),
-            child_pid: Pid::Task(number + 1),
+            child_pid: Some(Pid::Task(number + 1)),
             previous_pid: Some(Pid::Task(number)),
             cause: RestartCause::Failure,
             downtime: Some(DOWNTIME),
-            duration: START,
+            duration: Some(START),
         };
         [self.event(time, death), self.event(time, restart)]
     }

@@ -73,7 +73,7 @@ pub(super) struct End<'a> {
     /// When it is started again, if a delay is running.
     pub(super) next_try: Option<u64>,
     /// How long the run lasted.
-    pub(super) lifetime: Duration,
+    pub(super) lifetime: Option<Duration>,
     /// The death, if nobody ordered it.
     pub(super) death: Option<Death<'a>>,
 }
@@ -167,12 +167,12 @@ impl Children {
     }
 
     /// `[supervisor, child, terminate]`.
-    pub(super) fn ended(&mut self, child: &Arc<ChildRef>, pid: Pid, end: End<'_>) {
+    pub(super) fn ended(&mut self, child: &Arc<ChildRef>, pid: Option<Pid>, end: End<'_>) {
         let is_failure = end.death.is_some_and(|death| death.is_failure);
         let doing = Doing::after(child, end.action, end.next_try, is_failure);
-        self.decided(child, Some(pid), &[ChildState::Running], doing, |entry| {
-            if let (Some(deaths), None) = (&mut entry.deaths, end.death) {
-                deaths.ran(end.lifetime);
+        self.decided(child, pid, &[ChildState::Running], doing, |entry| {
+            if let (Some(deaths), None, Some(lifetime)) = (&mut entry.deaths, end.death, end.lifetime) {
+                deaths.ran(lifetime);
             }
             if let Some(death) = end.death {
                 entry.died(death, end.lifetime);
@@ -180,17 +180,22 @@ impl Children {
         });
     }
 
-    /// `[supervisor, child, restart]`.
-    pub(super) fn restarted(&mut self, child: &Arc<ChildRef>, pid: Pid, previous: Option<Pid>, at: u64) {
+    /// `[supervisor, child, restart]`. A dynamic child whose new run is unknown cannot be found again, so it is only counted.
+    pub(super) fn restarted(&mut self, child: &Arc<ChildRef>, pid: Option<Pid>, previous: Option<Pid>, at: u64) {
         if child.dynamic
             && let Some(entry) = previous.and_then(|previous| self.dynamic.remove(&previous))
-            && let Some(replaced) = self.dynamic.insert(pid, entry)
         {
-            *self.counts.of(replaced.doing.state()) -= 1;
+            let replaced = match pid {
+                Some(pid) => self.dynamic.insert(pid, entry),
+                None => Some(entry),
+            };
+            if let Some(replaced) = replaced {
+                *self.counts.of(replaced.doing.state()) -= 1;
+            }
         }
         let before = &[ChildState::Restarting, ChildState::Stopped];
-        let running = Doing::Running { pid: Some(pid), since: at };
-        self.enter(child, Some(pid), before, running, |entry| entry.restarts += 1);
+        let running = Doing::Running { pid, since: at };
+        self.enter(child, pid, before, running, |entry| entry.restarts += 1);
     }
 
     /// `[supervisor, child, start_error]`; without a decision the caller of `start_child` has the child back, and one
@@ -203,7 +208,7 @@ impl Children {
         death: Death<'_>,
     ) {
         let (key, before) = (self.dynamic_key(child), &[ChildState::Restarting]);
-        let edit = |entry: &mut Child| entry.died(death, Duration::ZERO);
+        let edit = |entry: &mut Child| entry.died(death, Some(Duration::ZERO));
         match action {
             Some(action) => self.decided(child, key, before, Doing::after(child, action, next_try, true), edit),
             None if self.fixed.contains_key(&child.id) && !child.dynamic => {
@@ -340,12 +345,14 @@ impl Children {
 // === impl Child ===
 
 impl Child {
-    fn died(&mut self, death: Death<'_>, lifetime: Duration) {
+    fn died(&mut self, death: Death<'_>, lifetime: Option<Duration>) {
         let Death { event, reason_fingerprint, is_failure } = death;
         let deaths = self.deaths.get_or_insert_with(|| Box::new(Deaths::new(event, reason_fingerprint)));
         deaths.last.overwrite(event);
         deaths.reason_fingerprint = reason_fingerprint;
-        deaths.ran(lifetime);
+        if let Some(lifetime) = lifetime {
+            deaths.ran(lifetime);
+        }
         if is_failure {
             deaths.count();
         }

@@ -4,9 +4,12 @@
 //! end. Which event enters is decided in [`record`](super::record); here it is kept and found again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::ring::Ring;
-use crate::event::{Action, ChildRef, Decision, ExitReason, MarkText, Pid, RestartCause, SupervisorExit, Usage};
+use crate::event::{
+    Action, Aggregated, ChildRef, Decision, ExitReason, MarkText, Pid, RestartCause, SupervisorExit, Usage,
+};
 
 /// Deaths of one supervisor whose last output is kept: output is the one part of an event that can be large.
 pub const LAST_WORDS_KEPT: usize = 32;
@@ -48,21 +51,21 @@ const _: () = assert!(size_of::<HistoryEvent>() <= 96, "a thousand events must f
 pub enum Fact {
     /// A child ended.
     Terminated {
-        /// The run that ended.
-        child_pid: Pid,
+        /// The run that ended; none if unknown.
+        child_pid: Option<Pid>,
         /// How it ended.
         reason: ExitReason,
         /// Did the supervisor order it?
         shutdown: bool,
         /// Milliseconds from ready to the end.
-        lifetime_ms: u64,
+        lifetime_ms: Lifetime,
         /// What becomes of the child.
         decision: Verdict,
     },
     /// A child runs again.
     Restarted {
-        /// The new run.
-        child_pid: Pid,
+        /// The new run; none if unknown.
+        child_pid: Option<Pid>,
         /// The run before; none if the child never ran.
         previous_pid: Option<Pid>,
         /// Whose failure or wish it was.
@@ -79,12 +82,19 @@ pub enum Fact {
         /// What the supervisor decided; none where the caller of `start_child` decides.
         decision: Option<Verdict>,
     },
+    /// Deaths, failed starts or restarts of which only the number is known.
+    Aggregated {
+        /// What happened.
+        of: Aggregated,
+        /// How often.
+        count: u64,
+    },
     /// The supervisor ended.
     SupervisorTerminated {
         /// Why.
         reason: SupervisorExit,
         /// Milliseconds since its init began.
-        lifetime_ms: u64,
+        lifetime_ms: Lifetime,
     },
     /// Somebody noted something. It belongs to no supervisor, and stands in the history of each.
     Mark {
@@ -92,6 +102,10 @@ pub enum Fact {
         text: MarkText,
     },
 }
+
+/// Milliseconds that may be unknown, in 8 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime(u64);
 
 /// A [`Decision`] in 12 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +126,8 @@ pub enum EventType {
     Restarted,
     /// [`Fact::StartError`], spelled `start_error`.
     StartError,
+    /// [`Fact::Aggregated`], spelled `aggregated`.
+    Aggregated,
     /// [`Fact::SupervisorTerminated`], spelled `supervisor_terminated`.
     SupervisorTerminated,
     /// [`Fact::Mark`], spelled `mark`.
@@ -158,6 +174,7 @@ impl HistoryEvent {
             Fact::Terminated { .. } => EventType::Terminated,
             Fact::Restarted { .. } => EventType::Restarted,
             Fact::StartError { .. } => EventType::StartError,
+            Fact::Aggregated { .. } => EventType::Aggregated,
             Fact::SupervisorTerminated { .. } => EventType::SupervisorTerminated,
             Fact::Mark { .. } => EventType::Mark,
         }
@@ -167,7 +184,10 @@ impl HistoryEvent {
     pub fn reason(&self) -> Option<&ExitReason> {
         match &self.fact {
             Fact::Terminated { reason, .. } | Fact::StartError { reason, .. } => Some(reason),
-            Fact::Restarted { .. } | Fact::SupervisorTerminated { .. } | Fact::Mark { .. } => None,
+            Fact::Restarted { .. }
+            | Fact::Aggregated { .. }
+            | Fact::SupervisorTerminated { .. }
+            | Fact::Mark { .. } => None,
         }
     }
 
@@ -202,6 +222,24 @@ impl HistoryEvent {
     }
 }
 
+// === impl Lifetime ===
+
+impl Lifetime {
+    const UNKNOWN: u64 = u64::MAX;
+
+    /// The milliseconds, cut off; none if unknown.
+    pub fn get(self) -> Option<u64> {
+        (self.0 != Self::UNKNOWN).then_some(self.0)
+    }
+}
+
+impl From<Option<Duration>> for Lifetime {
+    fn from(lifetime: Option<Duration>) -> Self {
+        let millis = |lifetime: Duration| u64::try_from(lifetime.as_millis()).unwrap_or(Self::UNKNOWN);
+        Self(lifetime.map_or(Self::UNKNOWN, millis))
+    }
+}
+
 // === impl Verdict ===
 
 impl Verdict {
@@ -227,10 +265,11 @@ impl From<Decision> for Verdict {
 
 impl EventType {
     /// Every type.
-    pub const ALL: [EventType; 5] = [
+    pub const ALL: [EventType; 6] = [
         EventType::Terminated,
         EventType::Restarted,
         EventType::StartError,
+        EventType::Aggregated,
         EventType::SupervisorTerminated,
         EventType::Mark,
     ];
@@ -241,6 +280,7 @@ impl EventType {
             EventType::Terminated => "terminated",
             EventType::Restarted => "restarted",
             EventType::StartError => "start_error",
+            EventType::Aggregated => "aggregated",
             EventType::SupervisorTerminated => "supervisor_terminated",
             EventType::Mark => "mark",
         }

@@ -40,8 +40,8 @@ pub use self::causes::{Cause, MAX_CAUSES};
 pub use self::children::{ChildCounts, ChildState, ChildView, MAX_LISTED_DYNAMIC};
 pub use self::health::{Health, LOOP_DEATHS, LOOP_WINDOW, Looping, SLOW_LOOP_PACE, SLOW_LOOP_RECENT, SLOW_LOOP_WINDOW};
 pub use self::history::{
-    EventType, Fact, HistoryEntry, HistoryEvent, HistoryFilter, LAST_WORDS_KEPT, Output, RECENT_EVENTS, Remains,
-    Verdict,
+    EventType, Fact, HistoryEntry, HistoryEvent, HistoryFilter, LAST_WORDS_KEPT, Lifetime, Output, RECENT_EVENTS,
+    Remains, Verdict,
 };
 pub use self::marks::MAX_MARKS;
 use self::marks::Marks;
@@ -236,7 +236,7 @@ impl Handler for Shared {
         match event {
             Event::Supervisor(event) => self.apply(event),
             Event::Mark(mark) => self.marks.lock().push(mark, self.epoch),
-            Event::HandlerFailure(_) | Event::Span(_) => {}
+            Event::HandlerFailure(_) | Event::Span(_) | Event::Node(_) => {}
         }
     }
 }

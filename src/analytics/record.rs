@@ -13,7 +13,8 @@ use super::registry::{Name, OTHER};
 use super::ring::Ring;
 use super::stats::{FailureRate, Stats, Totals};
 use crate::event::{
-    Action, ChildRef, Decision, ExitReason, Payload, Pid, Restart, Strategy, SupervisorEvent, SupervisorExit, Timestamp,
+    Action, Aggregated, ChildRef, Decision, ExitReason, Payload, Pid, Restart, Strategy, SupervisorEvent,
+    SupervisorExit, Timestamp,
 };
 
 /// Restarts followed inside the intensity window if the limit is unknown.
@@ -210,13 +211,15 @@ impl Record {
         }
     }
 
-    /// Shows the newest deaths that the history holds, newest first and at most `limit`, each with its lifetime in
-    /// milliseconds.
+    /// Shows the deaths of known lifetime among the newest `limit` that the history holds, newest first, each with its
+    /// lifetime in milliseconds.
     pub fn each_newest_death(&self, limit: usize, mut show: impl FnMut(&HistoryEvent, u64)) {
         let filter =
             HistoryFilter { event: Some(EventType::Terminated), limit: Some(limit), ..HistoryFilter::default() };
         for event in self.state.lock().history.query(&filter) {
-            if let Fact::Terminated { lifetime_ms, .. } = event.fact {
+            if let Fact::Terminated { lifetime_ms, .. } = event.fact
+                && let Some(lifetime_ms) = lifetime_ms.get()
+            {
                 show(event, lifetime_ms);
             }
         }
@@ -285,9 +288,9 @@ impl RecordState {
         self.newest = self.newest.max(self.nanos(event.time.monotonic));
         let is_current = self.follow(event);
         match &event.payload {
-            Payload::SupervisorInit { strategy, max_restarts, max_seconds, parent } if is_current => {
+            Payload::SupervisorInit { strategy, max_restarts, max_seconds, parent, found } if is_current => {
                 let (strategy, max_restarts, max_seconds) = (*strategy, *max_restarts, *max_seconds);
-                self.begin(SupervisorConfig { strategy, max_restarts, max_seconds, parent: parent.clone() });
+                self.begin(SupervisorConfig { strategy, max_restarts, max_seconds, parent: parent.clone() }, *found);
             }
             Payload::ChildStart { child, child_pid, .. } if is_current => {
                 self.children.started(child, *child_pid, self.newest);
@@ -297,14 +300,14 @@ impl RecordState {
             Payload::ChildTerminate { child, child_pid, reason, shutdown, lifetime, decision, last_output, usage } => {
                 let remains = Remains { last_output: last_output.clone(), usage: *usage };
                 if !*shutdown && is_failure(child, reason) {
-                    self.stats.failed(self.newest);
+                    self.stats.failed(1, self.newest);
                 }
                 let death = (!*shutdown && is_recorded(child, reason)).then(|| {
                     self.failed(event.time, child, reason, &remains, |reason| Fact::Terminated {
                         child_pid: *child_pid,
                         reason,
                         shutdown: *shutdown,
-                        lifetime_ms: millis(*lifetime),
+                        lifetime_ms: (*lifetime).into(),
                         decision: (*decision).into(),
                     })
                 });
@@ -330,7 +333,7 @@ impl RecordState {
                 let downtime_ms = downtime.map(millis);
                 let fact = Fact::Restarted { child_pid, previous_pid, cause, downtime_ms };
                 let restart = self.next_event(event.time, Some(child), fact);
-                self.stats.restarted(restart.at, restart.timestamp);
+                self.stats.restarted(1, restart.at, restart.timestamp);
                 self.history.push(restart, Remains::default());
                 if is_current {
                     self.children.restarted(child, child_pid, previous_pid, self.newest);
@@ -342,7 +345,7 @@ impl RecordState {
                 let (failure, reason_fingerprint) = self.failed(event.time, child, reason, &remains, |reason| {
                     Fact::StartError { reason, attempt: *attempt, decision: verdict }
                 });
-                self.stats.failed(self.newest);
+                self.stats.failed(1, self.newest);
                 if is_current {
                     if let Some(decision) = decision {
                         self.admitted(decision);
@@ -353,8 +356,9 @@ impl RecordState {
                 }
                 self.history.push(failure, remains);
             }
+            Payload::ChildAggregate { child, of, count } => self.counted(event.time, child.as_ref(), *of, *count),
             Payload::SupervisorTerminate { reason, lifetime } => {
-                let fact = Fact::SupervisorTerminated { reason: reason.clone(), lifetime_ms: millis(*lifetime) };
+                let fact = Fact::SupervisorTerminated { reason: reason.clone(), lifetime_ms: (*lifetime).into() };
                 let end = self.next_event(event.time, None, fact);
                 self.history.push(end.clone(), Remains::default());
                 if is_current {
@@ -389,15 +393,35 @@ impl RecordState {
         }
     }
 
-    /// An init: nothing of the incarnation's life before it counts.
-    fn begin(&mut self, config: SupervisorConfig) {
-        let stamps = config.max_restarts.map_or(INTENSITY_STAMPS_UNKNOWN, |max| max as usize + 1);
-        self.intensity = Ring::new(stamps.min(MAX_INTENSITY_STAMPS));
+    /// An init: nothing of the incarnation's life before it counts, unless it was found running.
+    fn begin(&mut self, config: SupervisorConfig, found: bool) {
+        let stamps = config.max_restarts.map_or(INTENSITY_STAMPS_UNKNOWN, |max| (max as usize).saturating_add(1));
+        let earlier = std::mem::replace(&mut self.intensity, Ring::new(stamps.min(MAX_INTENSITY_STAMPS)));
         self.config = Some(config);
+        if found {
+            for at in earlier.items() {
+                self.intensity.push(*at);
+            }
+            return;
+        }
         self.children.clear();
         if let Some(incarnation) = &mut self.incarnation {
             (incarnation.started_at, incarnation.up) = (Some(self.newest), true);
         }
+    }
+
+    /// What only its number is known of moves the totals, and the history has one event for it.
+    fn counted(&mut self, time: Timestamp, child: Option<&Arc<ChildRef>>, of: Aggregated, count: u64) {
+        let event = self.next_event(time, child, Fact::Aggregated { of, count });
+        match of {
+            Aggregated::Restarted { .. } => self.stats.restarted(count, event.at, event.timestamp),
+            Aggregated::StartErrors => self.stats.failed(count, event.at),
+            Aggregated::Terminated { class, shutdown: false, restart } if is_failing(restart, class.is_abnormal()) => {
+                self.stats.failed(count, event.at);
+            }
+            Aggregated::Terminated { .. } | Aggregated::Started => return,
+        }
+        self.history.push(event, Remains::default());
     }
 
     /// Makes the history's next event of a death or a failed start and counts it among the causes; also returns what the
@@ -467,7 +491,11 @@ impl RecordState {
 /// OTP writes an error report for every end of a permanent child and for every abnormal end; of a child whose restart
 /// type is unknown nothing may be assumed to be harmless.
 fn is_failure(child: &ChildRef, reason: &ExitReason) -> bool {
-    reason.is_abnormal() || child.restart.is_none_or(|restart| restart == Restart::Permanent)
+    is_failing(child.restart, reason.is_abnormal())
+}
+
+fn is_failing(restart: Option<Restart>, abnormal: bool) -> bool {
+    abnormal || restart.is_none_or(|restart| restart == Restart::Permanent)
 }
 
 /// A temporary child that ends normally is a task that is done: no matter of restarts, and there may be thousands.

@@ -73,18 +73,18 @@ impl Stats {
         }
     }
 
-    /// Counts a restart. `at` is in monotonic nanoseconds and never less than the one before, `timestamp` is for showing.
-    pub(super) fn restarted(&mut self, at: u64, timestamp: u64) {
-        self.restarts.push(at);
-        self.totals.restarts += 1;
+    /// Counts restarts. `at` is in monotonic nanoseconds and never less than the one before, `timestamp` is for showing.
+    pub(super) fn restarted(&mut self, count: u64, at: u64, timestamp: u64) {
+        stamp(&mut self.restarts, count, at);
+        self.totals.restarts += count;
         self.last_restart = Some(timestamp);
         self.count_second(at);
     }
 
-    /// Counts a failure, with the same `at` as [`restarted`](Self::restarted).
-    pub(super) fn failed(&mut self, at: u64) {
-        self.failures.push(at);
-        self.totals.failures += 1;
+    /// Counts failures, with the same `at` as [`restarted`](Self::restarted).
+    pub(super) fn failed(&mut self, count: u64, at: u64) {
+        stamp(&mut self.failures, count, at);
+        self.totals.failures += count;
         self.count_second(at);
     }
 
@@ -148,6 +148,13 @@ impl Stats {
     }
 }
 
+/// More than the ring holds would only push each other out.
+fn stamp(ring: &mut Ring<u64>, count: u64, at: u64) {
+    for _ in 0..count.min(ring.limit() as u64 + 1) {
+        ring.push(at);
+    }
+}
+
 // === impl Bounds ===
 
 impl Bounds {
@@ -171,7 +178,7 @@ mod tests {
     fn restarts_at(capacity: usize, stamps_ms: &[u64]) -> Stats {
         let mut stats = Stats::new(capacity);
         for &ms in stamps_ms {
-            stats.restarted(at(ms), ms);
+            stats.restarted(1, at(ms), ms);
         }
         stats
     }
@@ -180,7 +187,7 @@ mod tests {
     #[test]
     fn a_rate_counts_what_is_not_older_than_the_window() {
         let mut stats = restarts_at(10, &[1000, 2000, 3000]);
-        stats.failed(at(3000));
+        stats.failed(1, at(3000));
         let rate = stats.failure_rate(2 * SECOND, at(4000));
         let expected = FailureRate { restarts: 2, rate: 1.0, failures: 1, window: 2 * SECOND, complete: true };
         assert_eq!(rate, expected);
@@ -218,8 +225,8 @@ mod tests {
     fn totals_stay_exact_when_the_rings_forget() {
         let mut stats = Stats::new(0);
         for ms in 0..5000 {
-            stats.restarted(at(ms), ms);
-            stats.failed(at(ms));
+            stats.restarted(1, at(ms), ms);
+            stats.failed(1, at(ms));
         }
         assert_eq!(stats.totals(), Totals { restarts: 5000, failures: 5000 });
         assert_eq!(stats.failure_rate(2 * SECOND, at(5000)).restarts, 2000);
@@ -242,9 +249,9 @@ mod tests {
                 // Gaps of zero, of less than a second and of more.
                 now_ms += gap_ms.saturating_sub(300);
                 if is_restart {
-                    stats.restarted(at(now_ms), now_ms);
+                    stats.restarted(1, at(now_ms), now_ms);
                 } else {
-                    stats.failed(at(now_ms));
+                    stats.failed(1, at(now_ms));
                 }
                 model.push((now_ms, is_restart));
             }

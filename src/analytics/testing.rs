@@ -53,21 +53,27 @@ pub(super) fn pid(number: u64) -> Pid {
 
 pub(super) fn init(max_restarts: u32, max_seconds: u32) -> Payload {
     let (max_restarts, max_seconds) = (Some(max_restarts), Some(max_seconds));
-    Payload::SupervisorInit { strategy: Some(Strategy::OneForOne), max_restarts, max_seconds, parent: None }
+    Payload::SupervisorInit {
+        strategy: Some(Strategy::OneForOne),
+        max_restarts,
+        max_seconds,
+        parent: None,
+        found: false,
+    }
 }
 
 pub(super) fn started(child: &Arc<ChildRef>, number: u64) -> Payload {
-    Payload::ChildStart { child: child.clone(), child_pid: Some(pid(number)), duration: Duration::ZERO }
+    Payload::ChildStart { child: child.clone(), child_pid: Some(pid(number)), duration: Some(Duration::ZERO) }
 }
 
 /// A death that nobody ordered, 100 ms after the start.
 pub(super) fn died(child: &Arc<ChildRef>, number: u64, reason: ExitReason, action: Action) -> Payload {
     Payload::ChildTerminate {
         child: child.clone(),
-        child_pid: pid(number),
+        child_pid: Some(pid(number)),
         reason,
         shutdown: false,
-        lifetime: Duration::from_millis(100),
+        lifetime: Some(Duration::from_millis(100)),
         decision: Decision { action, delay: Duration::ZERO, restarts_left: Some(2) },
         last_output: None,
         usage: None,
@@ -87,11 +93,11 @@ pub(super) fn ordered(payload: Payload) -> Payload {
 pub(super) fn restarted(child: &Arc<ChildRef>, number: u64, previous: u64) -> Payload {
     Payload::ChildRestart {
         child: child.clone(),
-        child_pid: pid(number),
+        child_pid: Some(pid(number)),
         previous_pid: Some(pid(previous)),
         cause: RestartCause::Failure,
         downtime: Some(Duration::from_millis(5)),
-        duration: Duration::ZERO,
+        duration: Some(Duration::ZERO),
     }
 }
 
@@ -102,7 +108,7 @@ pub(super) fn start_failed(child: &Arc<ChildRef>, action: Option<Action>, delay_
         child: child.clone(),
         reason: ExitReason::Exit(1),
         attempt: 1,
-        duration: Duration::ZERO,
+        duration: Some(Duration::ZERO),
         decision: action.map(|action| Decision { action, delay, restarts_left: Some(1) }),
         last_output: None,
     }
@@ -113,5 +119,5 @@ pub(super) fn stopped(child: &Arc<ChildRef>, deleted: bool) -> Payload {
 }
 
 pub(super) fn ended(reason: SupervisorExit) -> Payload {
-    Payload::SupervisorTerminate { reason, lifetime: Duration::from_secs(1) }
+    Payload::SupervisorTerminate { reason, lifetime: Some(Duration::from_secs(1)) }
 }

@@ -10,12 +10,15 @@
 //! | `[supervisor, child, terminate]` | [`ChildTerminate`](EventKind::ChildTerminate) | `child_terminated`, `shutdown_error` |
 //! | `[supervisor, child, restart]` | [`ChildRestart`](EventKind::ChildRestart) | `progress` after `child_terminated` |
 //! | `[supervisor, child, stop]` | [`ChildStop`](EventKind::ChildStop) | – |
+//! | `[supervisor, child, aggregate]` | [`ChildAggregate`](EventKind::ChildAggregate) | many of the above, counted in the node |
 //! | `[supervisor, terminate]` | [`SupervisorTerminate`](EventKind::SupervisorTerminate) | `shutdown` (when it gave up) |
 //! | `[mark]` | [`Mark`](EventKind::Mark) | – |
+//! | `[node, up \| down \| report \| limit]` | [`NodeUp`](EventKind::NodeUp), [`NodeDown`](EventKind::NodeDown), [`NodeReport`](EventKind::NodeReport), [`NodeLimit`](EventKind::NodeLimit) | – |
 //! | `[telemetry, handler, failure]` | [`HandlerFailure`](EventKind::HandlerFailure) | as hex `telemetry` |
 //! | `[telemetry, span, start \| stop \| exception]` | [`SpanStart`](EventKind::SpanStart), [`SpanStop`](EventKind::SpanStop), [`SpanException`](EventKind::SpanException) | as `telemetry:span/3` |
 
 mod mark;
+mod node;
 mod reason;
 mod who;
 mod words;
@@ -25,9 +28,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use mark::{InvalidMark, MAX_MARK_BYTES, Mark, MarkText};
+pub use node::{NodeCounts, NodeEvent, NodePayload};
 pub use reason::{Detail, ExitReason, MAX_DETAIL_BYTES, Panic, SupervisorExit};
 pub use who::{ChildRef, InvalidPid, Pid, SupervisorRef};
-pub use words::{Action, AutoShutdown, ChildType, ReasonClass, Restart, RestartCause, Strategy, SupervisorExitClass};
+pub use words::{
+    Action, AutoShutdown, ChildType, NodeLimit, ReasonClass, Restart, RestartCause, Strategy, SupervisorExitClass,
+};
 
 // === Names of events ===
 
@@ -36,7 +42,7 @@ pub use words::{Action, AutoShutdown, ChildType, ReasonClass, Restart, RestartCa
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum EventKind {
-    /// A supervisor begins to start its children.
+    /// A supervisor begins to start its children, or was found running.
     SupervisorInit,
     /// A child started for the first time, or chose to be ignored.
     ChildStart,
@@ -48,6 +54,8 @@ pub enum EventKind {
     ChildRestart,
     /// A child that was not running will not be started again: its pending restart was cancelled, or its spec deleted.
     ChildStop,
+    /// Things happened to children of which only the number is known.
+    ChildAggregate,
     /// A supervisor ended; all its children have ended before.
     SupervisorTerminate,
     /// A handler panicked and was detached.
@@ -60,33 +68,47 @@ pub enum EventKind {
     SpanException,
     /// Somebody noted something, such as a deploy.
     Mark,
+    /// An Erlang node is heard.
+    NodeUp,
+    /// An Erlang node is not heard any more.
+    NodeDown,
+    /// What arrived from an Erlang node, and what did not.
+    NodeReport,
+    /// A limit of the listener for nodes was reached.
+    NodeLimit,
 }
 
 impl EventKind {
     /// Every kind, in the order of the discriminants.
-    pub const ALL: [EventKind; 12] = [
+    pub const ALL: [EventKind; 17] = [
         EventKind::SupervisorInit,
         EventKind::ChildStart,
         EventKind::ChildStartError,
         EventKind::ChildTerminate,
         EventKind::ChildRestart,
         EventKind::ChildStop,
+        EventKind::ChildAggregate,
         EventKind::SupervisorTerminate,
         EventKind::HandlerFailure,
         EventKind::SpanStart,
         EventKind::SpanStop,
         EventKind::SpanException,
         EventKind::Mark,
+        EventKind::NodeUp,
+        EventKind::NodeDown,
+        EventKind::NodeReport,
+        EventKind::NodeLimit,
     ];
 
     /// The kinds that a supervisor emits; the first [`EventKind::SUPERVISOR`]`.len()` of [`EventKind::ALL`].
-    pub const SUPERVISOR: [EventKind; 7] = [
+    pub const SUPERVISOR: [EventKind; 8] = [
         EventKind::SupervisorInit,
         EventKind::ChildStart,
         EventKind::ChildStartError,
         EventKind::ChildTerminate,
         EventKind::ChildRestart,
         EventKind::ChildStop,
+        EventKind::ChildAggregate,
         EventKind::SupervisorTerminate,
     ];
 
@@ -99,12 +121,17 @@ impl EventKind {
             EventKind::ChildTerminate => &["supervisor", "child", "terminate"],
             EventKind::ChildRestart => &["supervisor", "child", "restart"],
             EventKind::ChildStop => &["supervisor", "child", "stop"],
+            EventKind::ChildAggregate => &["supervisor", "child", "aggregate"],
             EventKind::SupervisorTerminate => &["supervisor", "terminate"],
             EventKind::HandlerFailure => &["telemetry", "handler", "failure"],
             EventKind::SpanStart => &["telemetry", "span", "start"],
             EventKind::SpanStop => &["telemetry", "span", "stop"],
             EventKind::SpanException => &["telemetry", "span", "exception"],
             EventKind::Mark => &["mark"],
+            EventKind::NodeUp => &["node", "up"],
+            EventKind::NodeDown => &["node", "down"],
+            EventKind::NodeReport => &["node", "report"],
+            EventKind::NodeLimit => &["node", "limit"],
         }
     }
 }
@@ -139,6 +166,8 @@ pub enum Event {
     Span(Span),
     /// From a person, or a program that deploys.
     Mark(Mark),
+    /// From the listener for Erlang nodes.
+    Node(NodeEvent),
 }
 
 impl Event {
@@ -147,6 +176,7 @@ impl Event {
         match self {
             Event::Supervisor(event) => event.payload.kind(),
             Event::HandlerFailure(_) => EventKind::HandlerFailure,
+            Event::Node(event) => event.payload.kind(),
             Event::Span(span) => match span.phase {
                 SpanPhase::Start => EventKind::SpanStart,
                 SpanPhase::Stop { .. } => EventKind::SpanStop,
@@ -181,6 +211,9 @@ pub enum Payload {
         max_seconds: Option<u32>,
         /// Name of the supervisor above, none for a top one.
         parent: Option<Arc<str>>,
+        /// Was it found running, so that nobody knows since when? Such a supervisor may announce itself again when more
+        /// of it is known.
+        found: bool,
     },
     /// `[supervisor, child, start]`
     ChildStart {
@@ -188,8 +221,8 @@ pub enum Payload {
         child: Arc<ChildRef>,
         /// The running child; none if its start function answered `ignore`.
         child_pid: Option<Pid>,
-        /// Time the start took, until the child was ready.
-        duration: Duration,
+        /// Time the start took, until the child was ready; none if unknown.
+        duration: Option<Duration>,
     },
     /// `[supervisor, child, start_error]`
     ChildStartError {
@@ -199,8 +232,8 @@ pub enum Payload {
         reason: ExitReason,
         /// 1 for the first failed attempt since the child last ran.
         attempt: u32,
-        /// Time the failed attempt took.
-        duration: Duration,
+        /// Time the failed attempt took; none if unknown.
+        duration: Option<Duration>,
         /// What the supervisor decided; none where the caller of `start_child` decides.
         decision: Option<Decision>,
         /// Last lines the attempt wrote, oldest first; none where output is not captured.
@@ -210,14 +243,14 @@ pub enum Payload {
     ChildTerminate {
         /// Which child.
         child: Arc<ChildRef>,
-        /// The run that ended.
-        child_pid: Pid,
+        /// The run that ended; none if unknown.
+        child_pid: Option<Pid>,
         /// How it ended.
         reason: ExitReason,
         /// Did the supervisor order it?
         shutdown: bool,
-        /// Time from ready to the end.
-        lifetime: Duration,
+        /// Time from ready to the end; none if nobody saw the start.
+        lifetime: Option<Duration>,
         /// What becomes of the child.
         decision: Decision,
         /// Last lines the run wrote, oldest first; none where output is not captured.
@@ -229,16 +262,17 @@ pub enum Payload {
     ChildRestart {
         /// Which child.
         child: Arc<ChildRef>,
-        /// The new run.
-        child_pid: Pid,
+        /// The new run; none if unknown.
+        child_pid: Option<Pid>,
         /// The run before, none if the child never ran.
         previous_pid: Option<Pid>,
         /// Whose failure or wish it was.
         cause: RestartCause,
-        /// Time from the end of the run before until the new one was ready; none if there was no run before.
+        /// Time from the end of the run before until the new one was ready; none if there was no run before, or if it is
+        /// unknown.
         downtime: Option<Duration>,
-        /// Time the start took, until the child was ready.
-        duration: Duration,
+        /// Time the start took, until the child was ready; none if unknown.
+        duration: Option<Duration>,
     },
     /// `[supervisor, child, stop]`
     ChildStop {
@@ -247,12 +281,21 @@ pub enum Payload {
         /// Is its spec gone too (`delete_child`)?
         deleted: bool,
     },
+    /// `[supervisor, child, aggregate]`: a node that was too busy to tell them one by one.
+    ChildAggregate {
+        /// Which child; none if that is not known either.
+        child: Option<Arc<ChildRef>>,
+        /// What happened.
+        of: Aggregated,
+        /// How often.
+        count: u64,
+    },
     /// `[supervisor, terminate]`
     SupervisorTerminate {
         /// Why.
         reason: SupervisorExit,
-        /// Time since its init began.
-        lifetime: Duration,
+        /// Time since its init began; none if nobody saw it.
+        lifetime: Option<Duration>,
     },
 }
 
@@ -266,9 +309,33 @@ impl Payload {
             Payload::ChildTerminate { .. } => EventKind::ChildTerminate,
             Payload::ChildRestart { .. } => EventKind::ChildRestart,
             Payload::ChildStop { .. } => EventKind::ChildStop,
+            Payload::ChildAggregate { .. } => EventKind::ChildAggregate,
             Payload::SupervisorTerminate { .. } => EventKind::SupervisorTerminate,
         }
     }
+}
+
+/// What is counted together in a [`Payload::ChildAggregate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aggregated {
+    /// Children started.
+    Started,
+    /// Attempts to start a child failed.
+    StartErrors,
+    /// Children ended.
+    Terminated {
+        /// How.
+        class: ReasonClass,
+        /// Did the supervisor order it?
+        shutdown: bool,
+        /// When such children are restarted; none if unknown.
+        restart: Option<Restart>,
+    },
+    /// Children run again.
+    Restarted {
+        /// Whose failure or wish it was.
+        cause: RestartCause,
+    },
 }
 
 /// `[telemetry, handler, failure]`: a handler panicked, is detached from all its events, and harmed nobody.

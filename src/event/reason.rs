@@ -100,7 +100,7 @@ impl ExitReason {
 
     /// OTP's rule for `transient`: everything but `normal`, `shutdown` and `{shutdown, Term}` (`supervisor:do_restart/3`).
     pub fn is_abnormal(&self) -> bool {
-        !matches!(self, ExitReason::Normal | ExitReason::Shutdown(_))
+        self.class().is_abnormal()
     }
 
     /// What is known beyond the class, for people; none if the class says it all.
@@ -139,6 +139,8 @@ pub enum SupervisorExit {
     MaxIntensity(Detail),
     /// A child could not be started at init, or the supervisor itself was killed.
     Error(Detail),
+    /// Nobody saw how: the node it lived on is gone, or was not heard at that time. The text says which.
+    Unknown(Detail),
 }
 
 impl SupervisorExit {
@@ -149,6 +151,7 @@ impl SupervisorExit {
             SupervisorExit::Shutdown => SupervisorExitClass::Shutdown,
             SupervisorExit::MaxIntensity(_) => SupervisorExitClass::MaxIntensity,
             SupervisorExit::Error(_) => SupervisorExitClass::Error,
+            SupervisorExit::Unknown(_) => SupervisorExitClass::Unknown,
         }
     }
 
@@ -156,7 +159,9 @@ impl SupervisorExit {
     pub fn detail(&self) -> Option<&Detail> {
         match self {
             SupervisorExit::Normal | SupervisorExit::Shutdown => None,
-            SupervisorExit::MaxIntensity(detail) | SupervisorExit::Error(detail) => Some(detail),
+            SupervisorExit::MaxIntensity(detail) | SupervisorExit::Error(detail) | SupervisorExit::Unknown(detail) => {
+                Some(detail)
+            }
         }
     }
 }

@@ -129,6 +129,13 @@ words! {
     }
 }
 
+impl ReasonClass {
+    /// OTP's rule for `transient`: everything but `normal`, `shutdown` and `{shutdown, Term}` (`supervisor:do_restart/3`).
+    pub const fn is_abnormal(self) -> bool {
+        !matches!(self, ReasonClass::Normal | ReasonClass::Shutdown)
+    }
+}
+
 words! {
     /// The class of a [`SupervisorExit`](super::SupervisorExit).
     SupervisorExitClass {
@@ -140,5 +147,27 @@ words! {
         MaxIntensity = "max_intensity",
         /// A child could not be started at init, or the supervisor itself was killed.
         Error = "error",
+        /// Nobody saw how.
+        Unknown = "unknown",
+    }
+}
+
+words! {
+    /// The limits of the listener for Erlang nodes.
+    NodeLimit {
+        /// A connection was refused because too many are open.
+        Connections = "node_connections",
+        /// A connection was closed because no hello came in time.
+        HelloTime = "node_hello_time",
+        /// A connection was closed because a frame was announced that is too long.
+        FrameSize = "node_frame_size",
+        /// A connection was closed because its agent was silent for too long, or did not read.
+        Silence = "node_silence",
+        /// A node was refused because too many are known.
+        Nodes = "nodes",
+        /// A supervisor was left out because its node has too many.
+        Supervisors = "node_supervisors",
+        /// A child was told under `_other` because its supervisor has too many.
+        Children = "node_children",
     }
 }

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::beam::TokenError;
 use crate::control;
 use crate::event::SupervisorExit;
 use crate::http::WebConfigError;
@@ -19,6 +20,15 @@ pub enum Error {
         /// Why not.
         error: std::io::Error,
     },
+    /// Nodes would be let in from beyond this machine without a token.
+    #[error("cannot listen for nodes on {address}: beyond loopback a token file is wanted")]
+    NoToken {
+        /// The address.
+        address: String,
+    },
+    /// The token file for nodes is wrong.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The web config file is wrong.
     #[error(transparent)]
     WebConfig(#[from] WebConfigError),

@@ -1,9 +1,11 @@
 //! The composition root: bind, wire, supervise, serve. What starts first stands first.
 
 mod error;
+mod nodes;
 mod tops;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::analytics::{Analytics, AnalyticsConfig};
+use crate::beam::{Beam, NodeLimits, Token};
 use crate::control::Control;
 use crate::http::{self, Access, App, Listener};
 use crate::metrics::{Metrics, MetricsConfig};
@@ -37,6 +40,7 @@ pub struct ExporterBuilder {
     admin_api: bool,
     max_requests: usize,
     exit_delay: Duration,
+    node_token_file: Option<PathBuf>,
 }
 
 /// An endpoint that shows what its supervisors tell.
@@ -59,6 +63,7 @@ pub struct Exporter {
     control: Control,
     app: App,
     tops: Tops,
+    beam: Beam,
     exit_delay: Duration,
     listeners: Mutex<JoinSet<()>>,
     stop: watch::Sender<bool>,
@@ -113,6 +118,7 @@ impl Default for ExporterBuilder {
             admin_api: false,
             max_requests: http::MAX_REQUESTS,
             exit_delay: Duration::ZERO,
+            node_token_file: None,
         }
     }
 }
@@ -191,6 +197,13 @@ impl ExporterBuilder {
         self
     }
 
+    /// The file with the token that Erlang nodes must know to come in over TCP. It is read anew for each connection.
+    /// None by default: then nodes come in from this machine alone.
+    pub fn node_token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.node_token_file = Some(path.into());
+        self
+    }
+
     /// How long the endpoint stays up after a top supervisor gave up, so that a scrape still sees it; 0 by default.
     pub fn exit_delay(mut self, delay: Duration) -> Self {
         self.exit_delay = delay;
@@ -200,10 +213,11 @@ impl ExporterBuilder {
     /// Attaches history and metrics to the bus. Nothing listens yet.
     ///
     /// # Errors
-    /// [`Error::Attach`] if another exporter is attached to the same bus; [`Error::WebConfig`].
+    /// [`Error::Attach`] if another exporter is attached to the same bus; [`Error::WebConfig`]; [`Error::Token`].
     pub fn build(self) -> Result<Exporter, Error> {
         let Self { telemetry, telemetry_path, history_capacity, metrics, admin_api, max_requests, exit_delay, .. } =
             self;
+        let token = self.node_token_file.map(|path| Token::in_file(&path)).transpose()?;
         let access = self.web_config_file.map_or(Ok(Access::open()), Access::guarded)?;
         let config = AnalyticsConfig {
             history_capacity,
@@ -220,6 +234,7 @@ impl ExporterBuilder {
             .admin_api(admin_api)
             .max_requests(max_requests);
         let tops = Tops::new(telemetry.clone(), control.clone());
+        let beam = Beam::new(&telemetry, NodeLimits::new(metrics.config().retention), token);
         Ok(Exporter {
             telemetry,
             analytics,
@@ -227,6 +242,7 @@ impl ExporterBuilder {
             control,
             app,
             tops,
+            beam,
             exit_delay,
             listeners: Mutex::default(),
             stop: watch::Sender::new(false),
@@ -256,7 +272,7 @@ impl Exporter {
     ///
     /// # Errors
     /// [`Error::Bind`].
-    pub async fn listen(&self, address: impl ToSocketAddrs + std::fmt::Debug) -> Result<std::net::SocketAddr, Error> {
+    pub async fn listen(&self, address: impl ToSocketAddrs + std::fmt::Debug) -> Result<SocketAddr, Error> {
         let bind = |error| Error::Bind { address: format!("{address:?}"), error };
         let listener = TcpListener::bind(&address).await.map_err(bind)?;
         let bound = listener.local_addr().map_err(bind)?;

@@ -127,7 +127,7 @@ impl Tops {
             tokio::select! {
                 () = grown => {}
                 Some(Ok((handle, exit))) = ends.join_next() => match exit {
-                    SupervisorExit::MaxIntensity(_) | SupervisorExit::Error(_) => {
+                    SupervisorExit::MaxIntensity(_) | SupervisorExit::Error(_) | SupervisorExit::Unknown(_) => {
                         return Err(Error::GaveUp { name: handle.reference().name.to_string(), exit });
                     }
                     SupervisorExit::Shutdown if ends.is_empty() => return Ok(()),

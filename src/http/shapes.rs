@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::analytics::registry::{Name, OTHER};
 use crate::analytics::{self, Fact, Remains, Verdict};
-use crate::event::{ExitReason, Mark};
+use crate::event::{Aggregated, ExitReason, Mark, ReasonClass};
 use crate::wire::{self, Word};
 
 /// `/api/v1/history`
@@ -43,14 +43,14 @@ pub(crate) fn event(supervisor: &Name, entry: &analytics::HistoryEntry) -> wire:
     };
     match &event.fact {
         Fact::Terminated { child_pid, shutdown, lifetime_ms, decision: verdict, .. } => wire::Event {
-            child_pid: text(&Some(child_pid)),
+            child_pid: text(child_pid),
             shutdown: Some(*shutdown),
-            lifetime_ms: Some(*lifetime_ms),
+            lifetime_ms: lifetime_ms.get(),
             decision: Some(decision(verdict)),
             ..common
         },
         Fact::Restarted { child_pid, cause, downtime_ms, .. } => wire::Event {
-            child_pid: text(&Some(child_pid)),
+            child_pid: text(child_pid),
             downtime_ms: *downtime_ms,
             cause: Some(Word::Borrowed(cause.as_str())),
             ..common
@@ -58,12 +58,33 @@ pub(crate) fn event(supervisor: &Name, entry: &analytics::HistoryEntry) -> wire:
         Fact::StartError { decision: verdict, .. } => {
             wire::Event { decision: verdict.as_ref().map(decision), ..common }
         }
+        Fact::Aggregated { of, count } => {
+            let (class, shutdown, what) = match of {
+                Aggregated::Started => (None, None, "starts"),
+                Aggregated::StartErrors => (Some(ReasonClass::Error.as_str()), None, "failed starts"),
+                Aggregated::Terminated { class, shutdown, .. } => (Some(class.as_str()), Some(*shutdown), "deaths"),
+                Aggregated::Restarted { .. } => (None, None, "restarts"),
+            };
+            let cause = match of {
+                Aggregated::Restarted { cause } => Some(Word::Borrowed(cause.as_str())),
+                _ => None,
+            };
+            wire::Event {
+                shutdown,
+                cause,
+                reason: Some(wire::Reason {
+                    class: class.unwrap_or("unknown").into(),
+                    detail: Some(format!("{count} {what}, counted in the node without details")),
+                }),
+                ..common
+            }
+        }
         Fact::SupervisorTerminated { reason, lifetime_ms } => wire::Event {
             reason: Some(wire::Reason {
                 class: Word::Borrowed(reason.class().as_str()),
                 detail: text(&reason.detail()),
             }),
-            lifetime_ms: Some(*lifetime_ms),
+            lifetime_ms: lifetime_ms.get(),
             ..common
         },
         Fact::Mark { text } => {

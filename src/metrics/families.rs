@@ -3,61 +3,15 @@
 //! Names, types, labels and buckets are a contract with dashboards and alerts; a test below spells them out again.
 
 use super::cells::Histogram;
-use super::exposition::{Scrape, Sink};
+use super::exposition::Sink;
+use super::family::{Family, Samples, counter, gauge, histogram};
 use super::labels::Labels;
 use super::limits::Limit;
 use super::own::DropCause;
-use super::row::{RowView, SupervisorRow};
+use super::row::RowView;
 use crate::event::{EventKind, ReasonClass, RestartCause, SupervisorExitClass};
 
 use Samples::{Exporter, Supervisor};
-
-/// The type of a family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Only grows.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-    /// Counts observations by bucket.
-    Histogram,
-}
-
-impl Kind {
-    /// The word after `# TYPE`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        }
-    }
-}
-
-/// A metric: its name, its shape, and where its samples come from.
-pub struct Family {
-    /// The full name, for a counter with `_total`.
-    pub name: &'static str,
-    /// Its type.
-    pub kind: Kind,
-    /// One sentence for people.
-    pub help: &'static str,
-    /// Names of the labels, without `node` (on every series of a supervisor of a node) and `le`.
-    pub labels: &'static [&'static str],
-    /// All values of the last label where they are a closed set; else empty.
-    pub values: &'static [&'static str],
-    /// Upper bounds of a histogram in seconds, ascending, without `+Inf`; else empty.
-    pub buckets: &'static [f64],
-    pub(super) samples: Samples,
-}
-
-/// Where samples come from.
-pub(super) enum Samples {
-    /// From each row of the table of supervisors.
-    Supervisor(fn(&RowView<'_>, &mut dyn Sink)),
-    /// From the exporter itself.
-    Exporter(fn(&Scrape, &mut dyn Sink)),
-}
 
 /// Seconds a child ran: from a crash at once to a day.
 pub(super) const LIFETIME_BUCKETS: [f64; 10] = [0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 3600.0, 21600.0, 86400.0];
@@ -92,9 +46,11 @@ const EVENTS: &[&str; EventKind::SUPERVISOR.len()] = &[
     "child_terminate",
     "child_restart",
     "child_stop",
+    "child_aggregate",
     "supervisor_terminate",
 ];
 const SUPERVISOR: &[&str] = &["supervisor"];
+const NODE: &[&str] = &["node"];
 const CHILD: &[&str] = &["supervisor", "child"];
 /// The labels whose values have a limit.
 const LIMITED_LABELS: &[&str] = &["supervisor", "child"];
@@ -194,19 +150,22 @@ pub static FAMILIES: &[Family] = &[
             let (counts, sum) = view.row.lifetime.get();
             out.histogram(view.labels(), &counts, sum, &view.lifetime_exemplars(&counts));
         }),
-    ),
+    )
+    .by(SUPERVISOR),
     histogram(
         "supervisor_child_downtime_seconds",
         "Time from the termination of a child to its next successful start.",
         &DOWNTIME_BUCKETS,
         Supervisor(|view, out| distribution(view, &view.row.downtime, out)),
-    ),
+    )
+    .by(SUPERVISOR),
     histogram(
         "supervisor_child_start_duration_seconds",
         "Time the start function of a child took, successful starts only.",
         &START_BUCKETS,
         Supervisor(|view, out| distribution(view, &view.row.start_duration, out)),
-    ),
+    )
+    .by(SUPERVISOR),
     gauge("supervisor_history_events", "Events in the bounded history of the supervisor.", Supervisor(|view, out| {
         view.if_known(&view.row.observed.history_len, out);
     }))
@@ -300,6 +259,36 @@ pub static FAMILIES: &[Family] = &[
         "Series removed after the retention time.",
         Exporter(|scrape, out| out.int(Labels::default(), scrape.own().limits.expired_series.get())),
     ),
+    gauge(
+        "restart_exporter_node_up",
+        "Whether the agent of the Erlang node is heard (1) or silent (0).",
+        Exporter(|scrape, out| scrape.nodes().each(|node| out.int(node.labels(), node.is_up().into()))),
+    )
+    .by(NODE),
+    counter(
+        "restart_exporter_node_events_total",
+        "Events of the node that arrived one by one.",
+        Exporter(|scrape, out| scrape.nodes().each(|node| out.int(node.labels(), node.events.get()))),
+    )
+    .by(NODE),
+    counter(
+        "restart_exporter_node_events_lost_total",
+        "Events of the node that will never arrive, or belong to a supervisor beyond the limit.",
+        Exporter(|scrape, out| scrape.nodes().each(|node| out.int(node.labels(), node.lost.get()))),
+    )
+    .by(NODE),
+    counter(
+        "restart_exporter_node_events_aggregated_total",
+        "Events of the node that arrived as counts without details.",
+        Exporter(|scrape, out| scrape.nodes().each(|node| out.int(node.labels(), node.aggregated.get()))),
+    )
+    .by(NODE),
+    counter(
+        "restart_exporter_node_tap_reinstalls_total",
+        "Times the agent of the node had to install its tap of logger again.",
+        Exporter(|scrape, out| scrape.nodes().each(|node| out.int(node.labels(), node.tap_reinstalls.get()))),
+    )
+    .by(NODE),
     counter(
         "process_cpu_seconds_total",
         "Total user and system CPU time spent in seconds.",
@@ -344,62 +333,11 @@ pub static FAMILIES: &[Family] = &[
     ),
 ];
 
-// === impl Family ===
-
 impl Family {
-    /// The name of the family in OpenMetrics, where `_total` belongs to the samples of a counter alone.
-    pub(super) fn base_name(&self) -> &'static str {
-        match self.kind {
-            Kind::Counter => self.name.strip_suffix("_total").unwrap_or(self.name),
-            Kind::Gauge | Kind::Histogram => self.name,
-        }
-    }
-
-    /// The unit that its name ends with, if that is a base unit of Prometheus.
-    pub(super) fn unit(&self) -> Option<&'static str> {
-        let last = self.base_name().rsplit('_').next();
-        last.filter(|word| ["seconds", "bytes"].contains(word))
-    }
-
     /// Does it describe the process as a whole, which is the business of whoever owns the process?
     pub(super) fn is_of_process(&self) -> bool {
         self.name.starts_with("process_")
     }
-
-    /// The row of everything beyond the limit has counters only: a gauge of many supervisors would be of nobody.
-    pub(super) fn applies_to(&self, row: &SupervisorRow) -> bool {
-        !row.is_other() || self.kind != Kind::Gauge
-    }
-
-    const fn by(mut self, labels: &'static [&'static str]) -> Self {
-        self.labels = labels;
-        self
-    }
-
-    const fn by_closed(mut self, labels: &'static [&'static str], values: &'static [&'static str]) -> Self {
-        self.labels = labels;
-        self.values = values;
-        self
-    }
-}
-
-const fn family(name: &'static str, kind: Kind, help: &'static str, samples: Samples) -> Family {
-    Family { name, kind, help, labels: &[], values: &[], buckets: &[], samples }
-}
-
-const fn counter(name: &'static str, help: &'static str, samples: Samples) -> Family {
-    family(name, Kind::Counter, help, samples)
-}
-
-const fn gauge(name: &'static str, help: &'static str, samples: Samples) -> Family {
-    family(name, Kind::Gauge, help, samples)
-}
-
-/// All histograms are of one supervisor.
-const fn histogram(name: &'static str, help: &'static str, buckets: &'static [f64], samples: Samples) -> Family {
-    let mut family = family(name, Kind::Histogram, help, samples).by(SUPERVISOR);
-    family.buckets = buckets;
-    family
 }
 
 fn int_if_known(value: Option<u64>, out: &mut dyn Sink) {

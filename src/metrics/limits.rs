@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::cells::{Counter, Counters};
+use crate::event::NodeLimit;
 
 /// What is bounded: the closed set behind `restart_exporter_limit_reached_total`, all from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,20 @@ pub enum Limit {
     /// An event of a child beyond [`MetricsConfig::max_children`](super::MetricsConfig::max_children) or
     /// [`max_children_per_supervisor`](super::MetricsConfig::max_children_per_supervisor). Spelled `series_children`.
     SeriesChildren,
+    /// See [`NodeLimit::Connections`]. Spelled `node_connections`.
+    NodeConnections,
+    /// See [`NodeLimit::HelloTime`]. Spelled `node_hello_time`.
+    NodeHelloTime,
+    /// See [`NodeLimit::FrameSize`]. Spelled `node_frame_size`.
+    NodeFrameSize,
+    /// See [`NodeLimit::Silence`]. Spelled `node_silence`.
+    NodeSilence,
+    /// See [`NodeLimit::Nodes`]. Spelled `nodes`.
+    Nodes,
+    /// See [`NodeLimit::Supervisors`]. Spelled `node_supervisors`.
+    NodeSupervisors,
+    /// See [`NodeLimit::Children`]. Spelled `node_children`.
+    NodeChildren,
 }
 
 impl Limit {
@@ -50,6 +65,13 @@ impl Limit {
         Limit::HttpPasswordChecks,
         Limit::SeriesSupervisors,
         Limit::SeriesChildren,
+        Limit::NodeConnections,
+        Limit::NodeHelloTime,
+        Limit::NodeFrameSize,
+        Limit::NodeSilence,
+        Limit::Nodes,
+        Limit::NodeSupervisors,
+        Limit::NodeChildren,
     ];
 
     /// The value of the label `limit`.
@@ -67,6 +89,26 @@ impl Limit {
             Limit::HttpPasswordChecks => "http_password_checks",
             Limit::SeriesSupervisors => "series_supervisors",
             Limit::SeriesChildren => "series_children",
+            Limit::NodeConnections => NodeLimit::Connections.as_str(),
+            Limit::NodeHelloTime => NodeLimit::HelloTime.as_str(),
+            Limit::NodeFrameSize => NodeLimit::FrameSize.as_str(),
+            Limit::NodeSilence => NodeLimit::Silence.as_str(),
+            Limit::Nodes => NodeLimit::Nodes.as_str(),
+            Limit::NodeSupervisors => NodeLimit::Supervisors.as_str(),
+            Limit::NodeChildren => NodeLimit::Children.as_str(),
+        }
+    }
+
+    /// The limit that the listener for nodes speaks of.
+    pub const fn of_node(limit: NodeLimit) -> Self {
+        match limit {
+            NodeLimit::Connections => Limit::NodeConnections,
+            NodeLimit::HelloTime => Limit::NodeHelloTime,
+            NodeLimit::FrameSize => Limit::NodeFrameSize,
+            NodeLimit::Silence => Limit::NodeSilence,
+            NodeLimit::Nodes => Limit::Nodes,
+            NodeLimit::Supervisors => Limit::NodeSupervisors,
+            NodeLimit::Children => Limit::NodeChildren,
         }
     }
 }

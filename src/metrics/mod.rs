@@ -17,8 +17,10 @@
 mod cells;
 mod exposition;
 mod families;
+mod family;
 mod labels;
 mod limits;
+mod nodes;
 mod own;
 mod process;
 mod recorder;
@@ -32,11 +34,11 @@ use std::time::Duration;
 use prometheus::core::Collector;
 
 use crate::analytics::Analytics;
-use crate::event::EventKind;
 use crate::telemetry::{AttachError, Telemetry};
 
 pub use exposition::{Exposition, Format, PIECE_BYTES};
-pub use families::{FAMILIES, Family, Kind};
+pub use families::FAMILIES;
+pub use family::{Family, Kind};
 pub use limits::Limit;
 pub use own::DropCause;
 pub use recorder::HANDLER_ID;
@@ -102,7 +104,7 @@ impl Metrics {
     /// # Errors
     /// [`AttachError`] if another handler of the bus has the id [`HANDLER_ID`].
     pub fn attach(&self) -> Result<(), AttachError> {
-        self.telemetry.attach_shared(HANDLER_ID, &EventKind::SUPERVISOR, self.recorder.clone())
+        self.telemetry.attach_shared(HANDLER_ID, &recorder::KINDS, self.recorder.clone())
     }
 
     /// Begins an exposition, which is built while it is sent.

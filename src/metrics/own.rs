@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 use super::cells::{Counter, Counters};
 use super::labels::label_text;
 use super::limits::Limits;
+use super::nodes::NodeRows;
 use crate::event::EventKind;
 
 /// Why an event was not processed: a closed set.
@@ -45,6 +46,7 @@ pub(super) struct Own {
     pub(super) events: Counters<{ EventKind::SUPERVISOR.len() }>,
     pub(super) dropped: Counters<{ DropCause::ALL.len() }>,
     pub(super) limits: Arc<Limits>,
+    pub(super) nodes: NodeRows,
     /// By route and status: both are sets that the code closes, no request can add to them.
     requests: RwLock<BTreeMap<(&'static str, u16), Counter>>,
     in_flight: AtomicU64,
@@ -58,6 +60,7 @@ impl Own {
             events: Counters::default(),
             dropped: Counters::default(),
             limits,
+            nodes: NodeRows::default(),
             requests: RwLock::default(),
             in_flight: AtomicU64::new(0),
             scrape_nanos: AtomicU64::new(0),

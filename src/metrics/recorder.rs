@@ -7,15 +7,32 @@ use std::sync::Arc;
 
 use super::MetricsConfig;
 use super::limits::{Limit, Limits};
-use super::own::Own;
-use super::row::{Incarnation, SupervisorRow, unix_millis};
+use super::own::{DropCause, Own};
+use super::row::{ChildRow, Incarnation, SupervisorRow, unix_millis};
 use crate::analytics::registry::{Name, Registry};
 use crate::analytics::{Analytics, Record};
-use crate::event::{Action, Decision, Event, Payload, RestartCause, SupervisorEvent};
+use crate::event::{
+    Action, Aggregated, ChildRef, Decision, Event, EventKind, NodeEvent, NodePayload, Payload, RestartCause,
+    SupervisorEvent,
+};
 use crate::telemetry::{self, Handler};
 
 /// The id under which the metrics are attached to a bus.
 pub const HANDLER_ID: &str = "metrics";
+
+/// What it wants to hear.
+pub(super) const KINDS: [EventKind; EventKind::SUPERVISOR.len() + 4] = {
+    let mut kinds = [EventKind::NodeUp; EventKind::SUPERVISOR.len() + 4];
+    let mut index = 0;
+    while index < EventKind::SUPERVISOR.len() {
+        kinds[index] = EventKind::SUPERVISOR[index];
+        index += 1;
+    }
+    kinds[index + 1] = EventKind::NodeDown;
+    kinds[index + 2] = EventKind::NodeReport;
+    kinds[index + 3] = EventKind::NodeLimit;
+    kinds
+};
 
 /// What hangs on the bus. It knows nothing of the bus, or neither would ever be freed.
 pub(super) struct Recorder {
@@ -45,12 +62,29 @@ impl Recorder {
         }
     }
 
+    fn record_node(&self, event: &NodeEvent) {
+        self.own.nodes.record(event);
+        match &event.payload {
+            NodePayload::Report(counts) => {
+                for (cause, count) in [
+                    (DropCause::Invalid, counts.invalid),
+                    (DropCause::UnknownEvent, counts.unknown),
+                    (DropCause::Gap, counts.lost),
+                ] {
+                    self.own.dropped.add(cause as usize, count);
+                }
+            }
+            NodePayload::Limit(limit) => self.own.limits.reached(Limit::of_node(*limit)),
+            NodePayload::Up | NodePayload::Down => {}
+        }
+    }
+
     fn count(&self, event: &SupervisorEvent, row: &SupervisorRow) {
         if row.is_other() {
             self.own.limits.reached(Limit::SeriesSupervisors);
         }
         match &event.payload {
-            Payload::SupervisorInit { strategy, max_restarts, max_seconds, parent } => {
+            Payload::SupervisorInit { strategy, max_restarts, max_seconds, parent, found } => {
                 if !row.is_other() {
                     row.set_incarnation(Incarnation {
                         // Asked for anew: analytics may have forgotten the incarnation before.
@@ -59,13 +93,15 @@ impl Recorder {
                     });
                     row.max_restarts.set(max_restarts.map(u64::from));
                     row.max_seconds.set(max_seconds.map(u64::from));
-                    row.set_start_time(event.time.system);
+                    if !found {
+                        row.set_start_time(event.time.system);
+                    }
                 }
             }
             Payload::ChildStart { child, child_pid, duration } => {
                 row.start_attempts.inc();
                 // A child that chose to be ignored did not start.
-                if child_pid.is_some() {
+                if let (Some(_), Some(duration)) = (child_pid, duration) {
                     row.start_duration.observe(*duration);
                 }
                 row.with_child(&child.label, event.time.system, |_| ());
@@ -81,7 +117,9 @@ impl Recorder {
             // The child's row was born at its start; one that started before anybody listened is born at its restart.
             Payload::ChildTerminate { reason, shutdown, lifetime, decision, .. } => {
                 row.child_terminations.inc(reason.class() as usize);
-                row.lifetime.observe(*lifetime);
+                if let Some(lifetime) = lifetime {
+                    row.lifetime.observe(*lifetime);
+                }
                 // A stop that the supervisor ordered is not what uses up the window, whatever becomes of the child.
                 if !shutdown && saturates(decision) {
                     row.saturated.inc();
@@ -89,7 +127,9 @@ impl Recorder {
             }
             Payload::ChildRestart { child, cause, downtime, duration, .. } => {
                 row.start_attempts.inc();
-                row.start_duration.observe(*duration);
+                if let Some(duration) = duration {
+                    row.start_duration.observe(*duration);
+                }
                 if let Some(downtime) = downtime {
                     row.downtime.observe(*downtime);
                 }
@@ -101,6 +141,7 @@ impl Recorder {
                 });
             }
             Payload::ChildStop { .. } => {}
+            Payload::ChildAggregate { child, of, count } => count_many(event, row, child.as_deref(), *of, *count),
             Payload::SupervisorTerminate { reason, .. } => {
                 row.terminations.inc(reason.class() as usize);
             }
@@ -132,10 +173,38 @@ impl Recorder {
     }
 }
 
+/// Restarts of children that are not known belong to the row of all others.
+fn count_many(event: &SupervisorEvent, row: &SupervisorRow, child: Option<&ChildRef>, of: Aggregated, count: u64) {
+    let now = event.time.system;
+    match of {
+        Aggregated::Started => row.start_attempts.add(count),
+        Aggregated::StartErrors => {
+            row.start_attempts.add(count);
+            row.start_errors.add(count);
+        }
+        Aggregated::Terminated { class, .. } => drop(row.child_terminations.add(class as usize, count)),
+        Aggregated::Restarted { cause } => {
+            row.start_attempts.add(count);
+            let restarted = |child: &ChildRow| {
+                child.restarts.add(cause as usize, count);
+                if cause != RestartCause::Requested {
+                    child.restarted_at(now);
+                }
+            };
+            match child {
+                Some(child) => row.with_child(&child.label, now, restarted),
+                None => row.with_other_children(now, restarted),
+            }
+        }
+    }
+}
+
 impl Handler for Recorder {
     fn handle(&self, event: &Event) {
-        if let Event::Supervisor(event) = event {
-            self.record(event);
+        match event {
+            Event::Supervisor(event) => self.record(event),
+            Event::Node(event) => self.record_node(event),
+            Event::HandlerFailure(_) | Event::Span(_) | Event::Mark(_) => {}
         }
     }
 }

@@ -15,7 +15,8 @@ use parking_lot::{Mutex, RwLock};
 
 use super::cells::{Counter, Counters, Gauge, Histogram};
 use super::exposition::{Exemplar, SeriesCount, Sink};
-use super::families::{DOWNTIME_BUCKETS, FAMILIES, LIFETIME_BUCKETS, START_BUCKETS, Samples};
+use super::families::{DOWNTIME_BUCKETS, FAMILIES, LIFETIME_BUCKETS, START_BUCKETS};
+use super::family::Samples;
 use super::labels::{InlineText, Labels, label_text, push_label, push_more_label};
 use super::limits::{Limit, Limits};
 use crate::analytics::Record;
@@ -165,7 +166,8 @@ impl SupervisorRow {
         let seen = &self.observed;
         let incarnation = self.incarnation.load();
         let record = incarnation.record.as_deref();
-        let counts = record.map(Record::child_counts);
+        // A node reports no clean end and no start of a dynamic child: how many children it has is not known from events.
+        let counts = record.filter(|record| record.name().node.is_none()).map(Record::child_counts);
         seen.restarts_used.set(record.and_then(|record| record.restarts_in_window(now)).map(u64::from));
         seen.running.set(counts.as_ref().map(|counts| counts.running));
         seen.restarting.set(counts.as_ref().map(|counts| counts.restarting));
@@ -207,6 +209,11 @@ impl SupervisorRow {
         self.with_new_child(label, now, act);
     }
 
+    /// Calls `act` with the row that all children share that are not told apart.
+    pub(super) fn with_other_children(&self, now: SystemTime, act: impl FnOnce(&ChildRow)) {
+        act(self.children.write().other(now));
+    }
+
     fn with_new_child(&self, label: &Arc<str>, now: SystemTime, act: impl FnOnce(&ChildRow)) {
         let children = &mut *self.children.write();
         // Two threads may have raced here.
@@ -217,8 +224,7 @@ impl SupervisorRow {
             return act(children.add(label, now));
         }
         self.overflowed();
-        let text = &mut children.text;
-        act(children.other.get_or_insert_with(|| Box::new(ChildRow::new(OTHER.into(), now, text))));
+        act(children.other(now));
     }
 
     fn has_room(&self, children: &Children, label: &str) -> bool {
@@ -262,6 +268,11 @@ impl Children {
         self.by_label.insert(label.clone(), index as u32);
         self.rows.push(ChildRow::new(label.clone(), now, &mut self.text));
         &self.rows[index]
+    }
+
+    fn other(&mut self, now: SystemTime) -> &ChildRow {
+        let text = &mut self.text;
+        self.other.get_or_insert_with(|| Box::new(ChildRow::new(OTHER.into(), now, text)))
     }
 
     fn sorted(&self) -> impl Iterator<Item = &ChildRow> {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::event::{Action, AutoShutdown, Decision, ExitReason, Restart};
-use crate::supervisor::intensity::Intensity;
+use crate::intensity::Intensity;
 
 /// A child that ended, as far as the decision needs to know it.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,7 @@ pub(super) fn restart(intensity: &mut Intensity, now: Instant, backoff: Duration
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supervisor::intensity::Resolution;
+    use crate::intensity::Resolution;
 
     fn decide(max_restarts: u32, ended: &Ended<'_>) -> Action {
         let now = crate::telemetry::monotonic_now();

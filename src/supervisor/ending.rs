@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 
 use tokio::time::Instant;
 
-use crate::event::{Action, Detail, ExitReason, Payload, Strategy, SupervisorExit};
+use crate::event::{Action, Decision, Detail, ExitReason, Payload, Strategy, SupervisorExit, Timestamp};
 use crate::supervisor::run_loop::Supervision;
 use crate::supervisor::runs::{Stopped, until};
 use crate::supervisor::spec::Shutdown;
-use crate::supervisor::table::{Child, Key};
+use crate::supervisor::table::{Child, Key, Run};
 use crate::telemetry::monotonic_now;
 
 impl Supervision {
@@ -24,7 +24,7 @@ impl Supervision {
         }
         // Killed at once, or because the end took too long: either way it is no end in good order.
         let exit = if self.orders.kill.is_given() { killed() } else { exit };
-        self.emit(Payload::SupervisorTerminate { reason: exit.clone(), lifetime: monotonic_now() - self.since });
+        self.emit(Payload::SupervisorTerminate { reason: exit.clone(), lifetime: Some(monotonic_now() - self.since) });
         self.exit.send_replace(Some(exit.clone()));
         exit
     }
@@ -76,6 +76,20 @@ impl Supervision {
             }
         }
     }
+
+    /// Says that a run has ended, and what becomes of its child.
+    pub(super) fn emit_terminate(&self, time: Timestamp, key: Key, run: &Run, stopped: &Stopped, decision: Decision) {
+        self.emit_child(time, key, |child| Payload::ChildTerminate {
+            child,
+            child_pid: Some(run.pid),
+            reason: stopped.exit.reason.clone(),
+            shutdown: stopped.ordered,
+            lifetime: Some(time.monotonic - run.since),
+            decision,
+            last_output: stopped.exit.last_output.clone(),
+            usage: stopped.exit.usage,
+        });
+    }
 }
 
 impl Drop for Supervision {
@@ -90,7 +104,10 @@ impl Drop for Supervision {
             self.stopped(key, &stopped, Action::Leave);
         }
         let reason = killed();
-        self.emit(Payload::SupervisorTerminate { reason: reason.clone(), lifetime: monotonic_now() - self.since });
+        self.emit(Payload::SupervisorTerminate {
+            reason: reason.clone(),
+            lifetime: Some(monotonic_now() - self.since),
+        });
         self.exit.send_replace(Some(reason));
     }
 }

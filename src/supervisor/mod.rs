@@ -59,7 +59,6 @@ mod decision;
 mod ending;
 mod error;
 mod handle;
-mod intensity;
 mod notice;
 mod process;
 mod reconfigure;
@@ -71,11 +70,11 @@ mod strategy;
 mod table;
 
 pub use crate::event::{AutoShutdown, ChildType, Restart, Strategy};
+pub use crate::intensity::Resolution;
 pub use backoff::{Backoff, BackoffError, MAX_BACKOFF};
 pub use child::{Info, IntoExit, Ready, StopToken};
 pub use error::{ControlError, MAX_ID_BYTES, SpecError, StartError};
 pub use handle::{ChildCount, ChildInfo, ChildSelector, ChildState, Started, SupervisorHandle};
-pub use intensity::Resolution;
 pub use process::{
     Credentials, LastOutputLimits, MAX_LINE_BYTES, PassOn, Probing, Program, Readiness, StopSignal, UnknownSignal,
     flush_output, reap_orphans,

@@ -73,7 +73,7 @@ impl Supervision {
         let begin = monotonic_now();
         let outcome = self.runs.start(&child.spec, begin).await;
         let time = now();
-        let duration = time.monotonic - begin;
+        let duration = Some(time.monotonic - begin);
         let exit = match outcome {
             StartOutcome::Running(run, info) => {
                 let pid = Some(run.pid);

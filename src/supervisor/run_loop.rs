@@ -16,11 +16,11 @@ use crate::event::{
     Action, AutoShutdown, Decision, Detail, Event, ExitReason, Payload, RestartCause, SupervisorEvent, SupervisorExit,
     SupervisorRef, Timestamp,
 };
+use crate::intensity::Intensity;
 use crate::supervisor::child::{Exit, next_pid};
 use crate::supervisor::decision::{self, Ended};
 use crate::supervisor::error::{ControlError, StartError};
 use crate::supervisor::handle::{MAX_QUEUED_REQUESTS, Request, Started, SupervisorHandle};
-use crate::supervisor::intensity::Intensity;
 use crate::supervisor::runs::{Orders, Runs, StartOutcome, Stopped};
 use crate::supervisor::spec::{ChildSpec, Supervisor};
 use crate::supervisor::strategy;
@@ -125,6 +125,7 @@ impl Supervision {
             max_restarts: Some(self.spec.max_restarts),
             max_seconds: Some(self.spec.max_seconds),
             parent,
+            found: false,
         });
         for spec in children {
             let child = spec.id.clone();
@@ -224,7 +225,7 @@ impl Supervision {
         let begin = monotonic_now();
         let outcome = self.runs.start(&child.spec, begin).await;
         let time = now();
-        let duration = time.monotonic - begin;
+        let duration = Some(time.monotonic - begin);
         let exit = match outcome {
             StartOutcome::Running(run, _) => {
                 self.restarted(time, key, run, cause, duration);
@@ -263,7 +264,7 @@ impl Supervision {
         let begin = monotonic_now();
         let outcome = self.runs.start(&spec, begin).await;
         let time = now();
-        let duration = time.monotonic - begin;
+        let duration = Some(time.monotonic - begin);
         let key = self.table.insert(spec, reference);
         let error = match outcome {
             StartOutcome::Running(run, info) => {
@@ -344,13 +345,20 @@ impl Supervision {
 
     // === Events ===
 
-    pub(super) fn restarted(&mut self, time: Timestamp, key: Key, run: Run, cause: RestartCause, duration: Duration) {
+    pub(super) fn restarted(
+        &mut self,
+        time: Timestamp,
+        key: Key,
+        run: Run,
+        cause: RestartCause,
+        duration: Option<Duration>,
+    ) {
         let last = self.table.get(key).and_then(Child::last);
         let child_pid = run.pid;
         self.table.started(key, run);
         self.emit_child(time, key, |child| Payload::ChildRestart {
             child,
-            child_pid,
+            child_pid: Some(child_pid),
             previous_pid: last.map(|last| last.pid),
             cause,
             downtime: last.map(|last| time.monotonic - last.ended),
@@ -363,7 +371,7 @@ impl Supervision {
         time: Timestamp,
         key: Key,
         exit: Exit,
-        duration: Duration,
+        duration: Option<Duration>,
         decision: Option<Decision>,
     ) {
         let Some(child) = self.table.get_mut(key) else { return };
@@ -379,20 +387,12 @@ impl Supervision {
         });
     }
 
-    fn emit_terminate(&self, time: Timestamp, key: Key, run: &Run, stopped: &Stopped, decision: Decision) {
-        self.emit_child(time, key, |child| Payload::ChildTerminate {
-            child,
-            child_pid: run.pid,
-            reason: stopped.exit.reason.clone(),
-            shutdown: stopped.ordered,
-            lifetime: time.monotonic - run.since,
-            decision,
-            last_output: stopped.exit.last_output.clone(),
-            usage: stopped.exit.usage,
-        });
-    }
-
-    fn emit_child(&self, time: Timestamp, key: Key, payload: impl FnOnce(Arc<crate::event::ChildRef>) -> Payload) {
+    pub(super) fn emit_child(
+        &self,
+        time: Timestamp,
+        key: Key,
+        payload: impl FnOnce(Arc<crate::event::ChildRef>) -> Payload,
+    ) {
         let Some(child) = self.table.get(key) else { return };
         self.emit_at(time, payload(child.reference.clone()));
     }

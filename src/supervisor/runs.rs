@@ -323,7 +323,7 @@ fn nested(supervisor: Supervisor, place: Place, ready: Ready) -> std::pin::Pin<B
             SupervisorExit::Normal => ExitReason::Normal,
             SupervisorExit::Shutdown => ExitReason::Shutdown(None),
             SupervisorExit::MaxIntensity(detail) => ExitReason::Shutdown(Some(detail)),
-            SupervisorExit::Error(detail) => ExitReason::Error(detail),
+            SupervisorExit::Error(detail) | SupervisorExit::Unknown(detail) => ExitReason::Error(detail),
         };
         reason.into()
     })

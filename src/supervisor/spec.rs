@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::{AutoShutdown, ChildRef, ChildType, ExitReason, Restart, Strategy};
+use crate::intensity::Resolution;
 use crate::supervisor::backoff::Backoff;
 use crate::supervisor::child::{self, AnnouncedFn, IntoExit, Ready, StopToken, TaskFn};
 use crate::supervisor::error::{MAX_ID_BYTES, SpecError};
-use crate::supervisor::intensity::Resolution;
 use crate::supervisor::process::Program;
 
 /// The label of dynamic children whose spec names no [`kind`](ChildSpec::kind).

@@ -62,9 +62,9 @@ async fn a_killed_child_is_in_the_history_and_in_the_failure_rate() {
     assert_eq!(history.len(), 2);
     let Fact::Restarted { child_pid, previous_pid, cause, .. } = history[0].event.fact else { panic!("{history:?}") };
     assert_eq!((previous_pid, cause), (Some(killed), RestartCause::Failure));
-    assert_eq!(child_pid, only_pid(&demo).await);
+    assert_eq!(child_pid, Some(only_pid(&demo).await));
     let Fact::Terminated { child_pid, ref reason, shutdown, .. } = history[1].event.fact else { panic!("{history:?}") };
-    assert_eq!((child_pid, reason, shutdown), (killed, &ExitReason::Killed, false));
+    assert_eq!((child_pid, reason, shutdown), (Some(killed), &ExitReason::Killed, false));
 
     let rate = exporter.control().failure_rate("telemetry_test", TEN_SECONDS).unwrap();
     assert_eq!((rate.restarts, rate.failures, rate.rate, rate.window), (1, 1, 0.1, TEN_SECONDS));
@@ -277,11 +277,11 @@ async fn a_step_of_the_system_clock_bends_no_window() {
         time.system = system;
         let payload = Payload::ChildRestart {
             child: child.clone(),
-            child_pid: Pid::Task(run),
+            child_pid: Some(Pid::Task(run)),
             previous_pid: Some(Pid::Task(run - 1)),
             cause: RestartCause::Failure,
             downtime: Some(Duration::ZERO),
-            duration: Duration::ZERO,
+            duration: Some(Duration::ZERO),
         };
         assert_eq!(payload.kind(), EventKind::ChildRestart);
         let event = SupervisorEvent { supervisor: supervisor.clone(), time, payload };

@@ -59,6 +59,7 @@ fn announce(exporter: &Exporter, name: &str) {
         max_restarts: Some(3),
         max_seconds: Some(5),
         parent: None,
+        found: false,
     };
     let supervisor = Arc::new(SupervisorRef::new(Pid::Task(0), name, None));
     exporter.telemetry().execute(&Event::Supervisor(SupervisorEvent { supervisor, time: now(), payload }));

@@ -63,9 +63,10 @@ fn metrics_of(names: &[String]) -> Metrics {
             max_restarts: Some(number as u32),
             max_seconds: Some(5),
             parent: Some(name.as_str().into()),
+            found: false,
         };
         let start =
-            Payload::ChildStart { child, child_pid: Some(Pid::Task(number)), duration: Duration::from_millis(3) };
+            Payload::ChildStart { child, child_pid: Some(Pid::Task(number)), duration: Some(Duration::from_millis(3)) };
         for payload in [init, start] {
             let event = SupervisorEvent { supervisor: supervisor.clone(), time: now(), payload };
             telemetry.execute(&Event::Supervisor(event));
@@ -155,8 +156,13 @@ async fn a_scrape_beyond_the_limit_gets_a_503() {
     // More text than the sockets between hold, so that the first scrape does not end by itself.
     for number in 0..6000 {
         let supervisor = Arc::new(SupervisorRef::new(Pid::Task(number), format!("supervisor-{number}"), None));
-        let payload =
-            Payload::SupervisorInit { strategy: None, max_restarts: Some(1), max_seconds: Some(5), parent: None };
+        let payload = Payload::SupervisorInit {
+            strategy: None,
+            max_restarts: Some(1),
+            max_seconds: Some(5),
+            parent: None,
+            found: false,
+        };
         exporter.telemetry().execute(&Event::Supervisor(SupervisorEvent { supervisor, time: now(), payload }));
     }
     // Whoever is slow counts for a second: on a busy machine another try may be needed.

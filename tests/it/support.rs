@@ -132,6 +132,7 @@ pub(crate) fn line(event: &SupervisorEvent) -> String {
         Payload::ChildRestart { child, cause, .. } => format!("restart {name}/{} {cause}", child.id),
         Payload::ChildStop { child, deleted: false } => format!("stop {name}/{}", child.id),
         Payload::ChildStop { child, deleted: true } => format!("delete {name}/{}", child.id),
+        Payload::ChildAggregate { of, count, .. } => format!("{count} of {of:?} {name}"),
         Payload::SupervisorTerminate { reason, .. } => format!("end {name} {}", reason.class()),
     }
 }

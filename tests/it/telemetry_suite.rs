@@ -26,12 +26,18 @@ use restart_exporter::telemetry::{Handler, HandlerInfo, MAX_FAILED_HANDLERS, OTH
 const SPANS: [EventKind; 3] = [EventKind::SpanStart, EventKind::SpanStop, EventKind::SpanException];
 
 fn init() -> Event {
-    let payload = Payload::SupervisorInit { strategy: None, max_restarts: None, max_seconds: Some(5), parent: None };
+    let payload = Payload::SupervisorInit {
+        strategy: None,
+        max_restarts: None,
+        max_seconds: Some(5),
+        parent: None,
+        found: false,
+    };
     supervisor_event(payload)
 }
 
 fn terminate() -> Event {
-    supervisor_event(Payload::SupervisorTerminate { reason: SupervisorExit::Normal, lifetime: Default::default() })
+    supervisor_event(Payload::SupervisorTerminate { reason: SupervisorExit::Normal, lifetime: None })
 }
 
 fn supervisor_event(payload: Payload) -> Event {

@@ -19,7 +19,7 @@ fn states(children: &Children) -> Vec<(String, Option<Pid>, ChildState)> {
 
 /// The end of a run that is no matter of the history.
 fn end(action: Action, next_try: Option<u64>) -> End<'static> {
-    End { action, next_try, lifetime: Duration::ZERO, death: None }
+    End { action, next_try, lifetime: Some(Duration::ZERO), death: None }
 }
 
 /// A failure at this many seconds since the beginning.
@@ -56,7 +56,7 @@ fn a_decision_moves_a_static_child() {
         let (mut children, a) = (Children::default(), child("a", restart));
         children.started(&a, Some(pid(1)), 0);
         assert_eq!(states(&children), one("a", Some(1), Running));
-        children.ended(&a, pid(1), end(action, None));
+        children.ended(&a, Some(pid(1)), end(action, None));
         let expected = expected.map_or(vec![], |state| one("a", None, state));
         assert_eq!(states(&children), expected, "{restart} {action}");
     }
@@ -68,17 +68,17 @@ fn a_static_child_runs_waits_runs_again_stops_and_goes() {
     let (mut children, a) = (Children::default(), child("a", Restart::Permanent));
     let entry_of = |event: &HistoryEvent| HistoryEntry { event: event.clone(), remains: Remains::default() };
     children.started(&a, Some(pid(1)), 0);
-    children.ended(&a, pid(1), end(Action::Restart, Some(700)));
+    children.ended(&a, Some(pid(1)), end(Action::Restart, Some(700)));
     assert_eq!(children.view(500, entry_of)[0].next_try, Some(Duration::from_nanos(200)));
     children.start_failed(&a, Some(Action::Restart), Some(900), death(&failure(&a, 0)));
     assert_eq!(children.view(1000, entry_of)[0].next_try, Some(Duration::ZERO));
-    children.restarted(&a, pid(2), Some(pid(1)), 1000);
+    children.restarted(&a, Some(pid(2)), Some(pid(1)), 1000);
     let view = children.view(1500, entry_of);
     assert_eq!((view[0].restarts, view[0].next_try, view[0].uptime), (1, None, Some(Duration::from_nanos(500))));
-    children.ended(&a, pid(2), end(Action::Leave, None));
+    children.ended(&a, Some(pid(2)), end(Action::Leave, None));
     assert_eq!(states(&children), one("a", None, Stopped));
-    children.restarted(&a, pid(3), Some(pid(2)), 2000);
-    children.ended(&a, pid(3), end(Action::Restart, Some(9000)));
+    children.restarted(&a, Some(pid(3)), Some(pid(2)), 2000);
+    children.ended(&a, Some(pid(3)), end(Action::Restart, Some(9000)));
     children.stopped(&a, false);
     assert_eq!(states(&children), one("a", None, Stopped));
     children.stopped(&a, true);
@@ -103,7 +103,7 @@ fn a_failed_start_without_a_decision_lists_nobody_new() {
     children.start_failed(&dynamic("d", Restart::Permanent), None, None, death(&failure(&a, 0)));
     assert_eq!(states(&children), []);
     children.started(&a, Some(pid(1)), 0);
-    children.ended(&a, pid(1), end(Action::Restart, None));
+    children.ended(&a, Some(pid(1)), end(Action::Restart, None));
     children.start_failed(&a, None, None, death(&failure(&a, 0)));
     assert_eq!(states(&children), one("a", None, Stopped));
 }
@@ -114,13 +114,13 @@ fn a_dynamic_child_is_followed_from_run_to_run() {
     let (mut children, worker) = (Children::default(), dynamic("worker", Restart::Permanent));
     children.started(&worker, Some(pid(1)), 0);
     children.started(&worker, Some(pid(2)), 0);
-    children.ended(&worker, pid(1), end(Action::Restart, None));
+    children.ended(&worker, Some(pid(1)), end(Action::Restart, None));
     children.start_failed(&worker, Some(Action::Restart), Some(5), death(&failure(&worker, 0)));
-    children.restarted(&worker, pid(3), Some(pid(1)), 0);
+    children.restarted(&worker, Some(pid(3)), Some(pid(1)), 0);
     let running = |number| ("worker".to_owned(), Some(pid(number)), Running);
     assert_eq!(states(&children), [running(3), running(2)]);
-    children.ended(&worker, pid(2), end(Action::Leave, None));
-    children.ended(&worker, pid(3), end(Action::Restart, None));
+    children.ended(&worker, Some(pid(2)), end(Action::Leave, None));
+    children.ended(&worker, Some(pid(3)), end(Action::Restart, None));
     children.stopped(&worker, false);
     assert_eq!(states(&children), []);
 }
@@ -136,15 +136,15 @@ fn dynamic_children_beyond_the_limit_are_counted() {
     assert_eq!(states(&children).len(), MAX_LISTED_DYNAMIC);
     assert_eq!(children.counts().running, all);
     for number in 0..all {
-        children.ended(&worker, pid(number), end(Action::Restart, None));
+        children.ended(&worker, Some(pid(number)), end(Action::Restart, None));
     }
     assert_eq!(children.counts(), ChildCounts { restarting: all, ..Default::default() });
     for number in (0..all).rev() {
-        children.restarted(&worker, pid(all + number), Some(pid(number)), 0);
+        children.restarted(&worker, Some(pid(all + number)), Some(pid(number)), 0);
     }
     assert_eq!(children.counts(), ChildCounts { running: all, ..Default::default() });
     for number in 0..all {
-        children.ended(&worker, pid(all + number), end(Action::Forget, None));
+        children.ended(&worker, Some(pid(all + number)), end(Action::Forget, None));
     }
     assert_eq!(states(&children), []);
     assert_eq!(children.counts(), ChildCounts::default());
@@ -172,8 +172,9 @@ fn deaths_of_a_static_child_outlive_its_supervisors_incarnation() {
         children.started(&a, Some(pid(second)), second);
         children.started(&b, Some(pid(100 + second)), second);
         let event = failure(&a, second);
-        let end = End { action: Action::GiveUp, next_try: None, lifetime: Duration::ZERO, death: Some(death(&event)) };
-        children.ended(&a, pid(second), end);
+        let end =
+            End { action: Action::GiveUp, next_try: None, lifetime: Some(Duration::ZERO), death: Some(death(&event)) };
+        children.ended(&a, Some(pid(second)), end);
         assert_eq!(view(&children, second)[0].health, Health::GaveUp);
         children.all_ended();
         assert_eq!(
@@ -206,12 +207,12 @@ fn health_tells_a_failure_from_a_wish() {
         assert_eq!(view(&children, 0)[0].health, Health::Ok);
         let event = failure(&a, 1);
         let death = Death { is_failure, ..death(&event) };
-        children.ended(&a, pid(1), End { death: Some(death), ..end(action, None) });
+        children.ended(&a, Some(pid(1)), End { death: Some(death), ..end(action, None) });
         assert_eq!(view(&children, 1)[0].health, expected, "{restart} {action}");
-        children.restarted(&a, pid(2), Some(pid(1)), 2);
+        children.restarted(&a, Some(pid(2)), Some(pid(1)), 2);
         let up = if is_failure { Health::Recovered } else { Health::Ok };
         assert_eq!(view(&children, 3)[0].health, up, "{restart} {action}");
-        children.ended(&a, pid(2), end(Action::Leave, None));
+        children.ended(&a, Some(pid(2)), end(Action::Leave, None));
         let ordered = view(&children, 4).first().map(|child| child.health);
         assert_eq!(ordered, Some(Health::Stopped), "{restart} {action}");
     }

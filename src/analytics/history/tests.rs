@@ -7,10 +7,10 @@ use crate::event::Restart;
 fn death(history: &History, child_id: &str) -> HistoryEvent {
     let decision = Decision { action: Action::Restart, delay: Duration::ZERO, restarts_left: None };
     let fact = Fact::Terminated {
-        child_pid: Pid::Task(1),
+        child_pid: Some(Pid::Task(1)),
         reason: ExitReason::Killed,
         shutdown: false,
-        lifetime_ms: 0,
+        lifetime_ms: Some(Duration::ZERO).into(),
         decision: decision.into(),
     };
     let child = Some(child(child_id, Restart::Permanent));
@@ -19,7 +19,7 @@ fn death(history: &History, child_id: &str) -> HistoryEvent {
 
 fn restart(history: &History, child_id: &str) -> HistoryEvent {
     let fact = Fact::Restarted {
-        child_pid: Pid::Task(2),
+        child_pid: Some(Pid::Task(2)),
         previous_pid: None,
         cause: RestartCause::Failure,
         downtime_ms: None,

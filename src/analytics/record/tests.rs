@@ -73,7 +73,7 @@ fn a_death_is_recorded_with_all_that_is_known() {
     let Fact::Terminated { child_pid, reason, shutdown, lifetime_ms, decision } = &event.fact else {
         panic!("a death: {event:?}");
     };
-    assert_eq!((*child_pid, reason, *shutdown, *lifetime_ms), (pid(1), &boom(), false, 100));
+    assert_eq!((*child_pid, reason, *shutdown, lifetime_ms.get()), (Some(pid(1)), &boom(), false, Some(100)));
     assert_eq!((decision.action, decision.delay_ms, decision.restarts_left()), (Action::Restart, 250, Some(2)));
 }
 

@@ -37,10 +37,10 @@ fn death() -> HistoryEntry {
     let panic = Panic { message: Detail::new("boom"), location: Some("src/main.rs:88:5".into()) };
     let decision = Decision { action: Action::Restart, delay: Duration::from_millis(250), restarts_left: Some(2) };
     let fact = Fact::Terminated {
-        child_pid: Pid::Task(3),
+        child_pid: Some(Pid::Task(3)),
         reason: ExitReason::Panic(Arc::new(panic)),
         shutdown: false,
-        lifetime_ms: 410,
+        lifetime_ms: Some(Duration::from_millis(410)).into(),
         decision: decision.into(),
     };
     let usage = Some(crate::event::Usage { peak_memory_bytes: 4096, cpu: Duration::from_millis(20) });
@@ -79,7 +79,7 @@ fn history_has_its_shape() {
 fn each_type_of_event_has_its_shape() {
     let node = name(Some("web@host"));
     let restarted = Fact::Restarted {
-        child_pid: Pid::Beam { id: 123, serial: 0 },
+        child_pid: Some(Pid::Beam { id: 123, serial: 0 }),
         previous_pid: None,
         cause: RestartCause::Sibling,
         downtime_ms: Some(5),
@@ -103,7 +103,10 @@ fn each_type_of_event_has_its_shape() {
     });
     check(&event(&node, &entry(start_error)), golden);
 
-    let ended = Fact::SupervisorTerminated { reason: SupervisorExit::Shutdown, lifetime_ms: 99 };
+    let ended = Fact::SupervisorTerminated {
+        reason: SupervisorExit::Shutdown,
+        lifetime_ms: Some(Duration::from_millis(99)).into(),
+    };
     let golden = json!({
         "id": 7, "timestamp": 1_700_000_000_123_u64, "time": "2023-11-14T22:13:20.123Z",
         "event_type": "supervisor_terminated", "supervisor_name": "payments/workers", "node": "web@host",
@@ -228,7 +231,10 @@ fn a_supervisor_has_its_shape() {
         restarts_left: None,
         health: Health::GaveUp,
         uptime: None,
-        last_end: Some(entry(Fact::SupervisorTerminated { reason, lifetime_ms: 99 })),
+        last_end: Some(entry(Fact::SupervisorTerminated {
+            reason,
+            lifetime_ms: Some(Duration::from_millis(99)).into(),
+        })),
         up: false,
         children: vec![],
         ..known

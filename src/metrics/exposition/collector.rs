@@ -6,7 +6,8 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::super::Metrics;
-use super::super::families::{FAMILIES, Family, Kind};
+use super::super::families::FAMILIES;
+use super::super::family::{Family, Kind};
 use super::super::labels::Labels;
 use super::sink::{Exemplar, Number, Sink};
 use super::walk::Walk;

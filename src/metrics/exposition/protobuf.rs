@@ -3,7 +3,7 @@
 //! A writer of the few messages that are needed, after `metrics.proto` of prometheus/client_model: the same walk that
 //! writes text writes these, with no tree of objects between.
 
-use super::super::families::{Family, Kind};
+use super::super::family::{Family, Kind};
 use super::super::labels::Labels;
 use super::sink::{EXEMPLAR_LABEL, Exemplar, Number, Sink};
 

@@ -1,6 +1,6 @@
 //! What every writer of an exposition is: the receiver of one walk over the families.
 
-use super::super::families::Family;
+use super::super::family::Family;
 use super::super::labels::Labels;
 
 /// Receives families in the order of the table, and the samples of each between its begin and the next one's.

@@ -4,7 +4,7 @@
 //! the same in both: Prometheus 2 tells `le="1"` and `le="1.0"` apart and asks for both formats in turn, so bounds have
 //! the form that OpenMetrics demands everywhere.
 
-use super::super::families::{Family, Kind};
+use super::super::family::{Family, Kind};
 use super::super::labels::Labels;
 use super::numbers::{push_bound, push_float, push_int, push_time};
 use super::sink::{EXEMPLAR_LABEL, Exemplar, Number, Sink};

@@ -5,8 +5,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::super::Metrics;
-use super::super::families::{FAMILIES, Family, Samples};
+use super::super::families::FAMILIES;
+use super::super::family::{Family, Samples};
 use super::super::labels::label_text;
+use super::super::nodes::NodeRows;
 use super::super::own::{self, Own};
 use super::super::process::Process;
 use super::super::row::{RowView, SupervisorRow};
@@ -46,6 +48,12 @@ impl Walk {
         let now = telemetry::monotonic_now();
         let registry = &metrics.recorder().registry;
         drop(registry.expire(now));
+        let own = &metrics.recorder().own;
+        let of_a_node = || FAMILIES.iter().filter(|family| family.labels == ["node"]).count() as u64;
+        match own.nodes.expire(now, metrics.config().retention) {
+            0 => {}
+            expired => own.limits.expired_series.add(expired * of_a_node()),
+        }
         let (rows, other) = (registry.rows(), registry.other());
         let scrape = Scrape { metrics, rows, other, now, exemplars: false, process: OnceLock::new() };
         Self { scrape, families, family: 0, row: 0 }
@@ -128,6 +136,10 @@ impl Scrape {
 
     pub(in super::super) fn own(&self) -> &Own {
         &self.metrics.recorder().own
+    }
+
+    pub(in super::super) fn nodes(&self) -> &NodeRows {
+        &self.own().nodes
     }
 
     /// Read once a walk, and only if it comes to that.

@@ -82,12 +82,17 @@ impl Emitter {
             max_restarts: Some(3),
             max_seconds: Some(5),
             parent: parent.map(Into::into),
+            found: false,
         });
     }
 
     fn start(&self, child: &str) {
         let duration = Duration::from_millis(2);
-        self.emit(Payload::ChildStart { child: child_ref(child), child_pid: Some(Pid::Task(1)), duration });
+        self.emit(Payload::ChildStart {
+            child: child_ref(child),
+            child_pid: Some(Pid::Task(1)),
+            duration: Some(duration),
+        });
     }
 
     fn start_error(&self, child: &str, decision: Option<Decision>) {
@@ -96,7 +101,7 @@ impl Emitter {
             child: child_ref(child),
             reason,
             attempt: 1,
-            duration,
+            duration: Some(duration),
             decision,
             last_output: None,
         });
@@ -105,10 +110,10 @@ impl Emitter {
     fn terminate(&self, child: &str, reason: ExitReason, restarts_left: u32) {
         self.emit(Payload::ChildTerminate {
             child: child_ref(child),
-            child_pid: Pid::Task(1),
+            child_pid: Some(Pid::Task(1)),
             reason,
             shutdown: false,
-            lifetime: Duration::from_millis(1500),
+            lifetime: Some(Duration::from_millis(1500)),
             decision: restart(restarts_left),
             last_output: None,
             usage: None,
@@ -118,16 +123,16 @@ impl Emitter {
     fn restart(&self, child: &str, cause: RestartCause) {
         self.emit(Payload::ChildRestart {
             child: child_ref(child),
-            child_pid: Pid::Task(2),
+            child_pid: Some(Pid::Task(2)),
             previous_pid: Some(Pid::Task(1)),
             cause,
             downtime: Some(Duration::from_millis(4)),
-            duration: Duration::from_millis(3),
+            duration: Some(Duration::from_millis(3)),
         });
     }
 
     fn end(&self, reason: SupervisorExit) {
-        self.emit(Payload::SupervisorTerminate { reason, lifetime: Duration::from_secs(60) });
+        self.emit(Payload::SupervisorTerminate { reason, lifetime: Some(Duration::from_secs(60)) });
     }
 }
 

@@ -14,7 +14,7 @@ fn every_closed_set_stands_at_zero_before_the_first_restart() {
     for (metric, count) in [
         ("supervisor_child_restarts_total", 3),
         ("supervisor_child_last_restart_timestamp_seconds", 1),
-        ("supervisor_terminations_total", 4),
+        ("supervisor_terminations_total", 5),
         ("supervisor_child_terminations_total", 8),
         ("supervisor_restart_intensity_saturated_total", 1),
         ("supervisor_child_start_errors_total", 1),
@@ -61,7 +61,11 @@ fn each_event_moves_its_own_numbers() {
         (
             &|| {
                 let duration = Duration::from_secs(1);
-                supervisor.emit(Payload::ChildStart { child: child_ref("c"), child_pid: None, duration });
+                supervisor.emit(Payload::ChildStart {
+                    child: child_ref("c"),
+                    child_pid: None,
+                    duration: Some(duration),
+                });
             },
             [5, 2, 2, 2, 1, 2],
         ),
@@ -80,10 +84,10 @@ fn an_ordered_stop_does_not_saturate_the_window() {
     let supervisor = world.supervisor("a");
     supervisor.emit(Payload::ChildTerminate {
         child: child_ref("sibling"),
-        child_pid: Pid::Task(1),
+        child_pid: Some(Pid::Task(1)),
         reason: ExitReason::Shutdown(None),
         shutdown: true,
-        lifetime: Duration::ZERO,
+        lifetime: Some(Duration::ZERO),
         decision: restart(0),
         last_output: None,
         usage: None,

@@ -7,7 +7,7 @@ use restart_exporter::metrics::{FAMILIES, Kind};
 
 use super::grafana::Dashboard;
 use super::promql::Expression;
-use super::{TO_COME, read};
+use super::read;
 
 /// What Prometheus puts on every series of a target.
 const OF_THE_TARGET: [&str; 2] = ["job", "instance"];
@@ -62,7 +62,6 @@ fn known() -> BTreeMap<String, Labels> {
     let open = |labels: &[&str]| -> Labels { labels.iter().map(|label| ((*label).to_owned(), &[][..])).collect() };
     let mut known: BTreeMap<String, Labels> =
         OF_PROMETHEUS.iter().map(|(name, labels)| ((*name).into(), open(labels))).collect();
-    known.extend(TO_COME.iter().map(|name| ((*name).into(), open(&["node"]))));
     for family in FAMILIES {
         let mut labels = open(family.labels);
         if let Some(closed) = family.labels.last().and_then(|last| labels.get_mut(*last)) {

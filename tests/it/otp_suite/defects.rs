@@ -182,11 +182,11 @@ fn check_order(log: &Log) {
                 assert_eq!(running.insert(child.id.clone(), *pid), None);
             }
             Payload::ChildRestart { child, child_pid, previous_pid, .. } => {
-                assert_eq!(running.insert(child.id.clone(), *child_pid), None);
-                assert_ne!(Some(*child_pid), *previous_pid);
+                assert_eq!(running.insert(child.id.clone(), child_pid.unwrap()), None);
+                assert_ne!(child_pid, previous_pid);
             }
             Payload::ChildTerminate { child, child_pid, .. } => {
-                assert_eq!(running.remove(&child.id), Some(*child_pid));
+                assert_eq!(running.remove(&child.id), *child_pid);
             }
             _ => {}
         }

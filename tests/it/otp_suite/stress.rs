@@ -66,12 +66,12 @@ fn check_log(log: &Log, kids: &[(Kid, Restart, Shutdown)]) {
         let name = event.supervisor.name.clone();
         match event.payload {
             Payload::ChildStart { child, child_pid: Some(child_pid), .. }
-            | Payload::ChildRestart { child, child_pid, .. } => {
+            | Payload::ChildRestart { child, child_pid: Some(child_pid), .. } => {
                 *starts.entry(child.id.to_string()).or_insert(0) += 1;
                 assert_eq!(running.insert((name, child.id.clone()), child_pid), None, "{}", child.id);
             }
             Payload::ChildTerminate { child, child_pid, .. } => {
-                assert_eq!(running.remove(&(name, child.id.clone())), Some(child_pid), "{}", child.id);
+                assert_eq!(running.remove(&(name, child.id.clone())), child_pid, "{}", child.id);
             }
             _ => {}
         }

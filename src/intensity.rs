@@ -18,7 +18,7 @@ pub enum Resolution {
 ///
 /// Memory is bounded by `max_restarts` and by the ticks in the window, whichever is less.
 #[derive(Debug)]
-pub(super) struct Intensity {
+pub(crate) struct Intensity {
     max_restarts: u32,
     window_ticks: u64,
     tick: Duration,
@@ -30,7 +30,7 @@ pub(super) struct Intensity {
 
 impl Intensity {
     /// An empty window. Ticks are counted from `epoch`, which must not be later than any time passed afterwards.
-    pub(super) fn new(max_restarts: u32, window: Duration, resolution: Resolution, epoch: Instant) -> Self {
+    pub(crate) fn new(max_restarts: u32, window: Duration, resolution: Resolution, epoch: Instant) -> Self {
         let tick = match resolution {
             Resolution::Milliseconds => Duration::from_millis(1),
             Resolution::WholeSeconds => Duration::from_secs(1),
@@ -40,7 +40,7 @@ impl Intensity {
     }
 
     /// Counts one restart. False if it is one too many: the supervisor must give up.
-    pub(super) fn admit(&mut self, now: Instant) -> bool {
+    pub(crate) fn admit(&mut self, now: Instant) -> bool {
         let now = self.slide(now);
         if self.used == self.max_restarts {
             return false;
@@ -54,7 +54,7 @@ impl Intensity {
     }
 
     /// Restarts that the window would still allow.
-    pub(super) fn left(&mut self, now: Instant) -> u32 {
+    pub(crate) fn left(&mut self, now: Instant) -> u32 {
         self.slide(now);
         self.max_restarts - self.used
     }

@@ -1,0 +1,356 @@
+//! The sockets: one task a connection, which reads frames, hands them to the session, and acknowledges.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
+
+use super::frame::MAX_FRAME_BYTES;
+use super::message::{self, Message};
+use super::session::{HEARTBEAT, Refusal, SILENCE, Welcomed};
+use super::{HELLO_TIME, Shared, Socket, TICK};
+use crate::event::NodeLimit;
+use crate::telemetry::now;
+
+/// Longest hello, in bytes: who has not said who he is gets no more memory than this.
+const MAX_HELLO_BYTES: usize = 8 * 1024;
+
+/// Bytes that are read at a time.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Events after which an acknowledgement is due, and the time.
+const ACK_EVENTS: u64 = 1000;
+const ACK_TIME: Duration = Duration::from_secs(1);
+
+/// How long after the failure of an `accept` the next is tried: the usual cause is that descriptors are used up.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who is connected.
+pub(super) struct Connections {
+    room: Arc<Semaphore>,
+    numbers: AtomicU64,
+}
+
+/// A connection.
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// The frames that come from a peer.
+struct Frames<R> {
+    reader: R,
+    /// Memory that is used again for each frame.
+    buffer: Vec<u8>,
+    /// Where in the buffer the next frame begins.
+    start: usize,
+}
+
+/// Why a connection ended.
+enum End {
+    Closed,
+    Bye,
+    Refused(Refusal),
+    TooLong { announced: usize, limit: usize },
+    NoHello,
+    Silent,
+    Failed(io::Error),
+}
+
+// === impl Connections ===
+
+impl Connections {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { room: Arc::new(Semaphore::new(limit)), numbers: AtomicU64::new(0) }
+    }
+}
+
+pub(super) async fn serve(shared: &Arc<Shared>, socket: Socket, stopped: impl Future<Output = ()>) {
+    let mut stopped = pin!(stopped);
+    let stop = watch::Sender::new(false);
+    let mut connections = JoinSet::new();
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stopped => break,
+            accepted = accept(&socket) => accepted,
+            Some(_) = connections.join_next() => continue,
+            _ = ticks.tick() => {
+                shared.nodes.tick(now(), &mut |event| shared.telemetry.execute(event));
+                continue;
+            }
+        };
+        let stream = match accepted {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(err = %error, "a node cannot be accepted");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = shared.connections.room.clone().try_acquire_owned() else {
+            shared.limit(NodeLimit::Connections);
+            continue;
+        };
+        let (shared, mut stop) = (shared.clone(), stop.subscribe());
+        connections.spawn(async move {
+            let peer = stream.peer();
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => {}
+                () = connection(&shared, stream, &peer) => {}
+            }
+            drop(place);
+        });
+    }
+    stop.send_replace(true);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn accept(socket: &Socket) -> io::Result<Stream> {
+    match socket {
+        Socket::Tcp(listener) => {
+            let (stream, _) = listener.accept().await?;
+            // An acknowledgement should leave at once, not wait for more.
+            let _ = stream.set_nodelay(true);
+            Ok(Stream::Tcp(stream))
+        }
+        Socket::Unix(listener) => Ok(Stream::Unix(listener.accept().await?.0)),
+    }
+}
+
+async fn connection(shared: &Shared, stream: Stream, peer: &str) {
+    let number = shared.connections.numbers.fetch_add(1, Ordering::Relaxed);
+    let token_is_wanted = matches!(stream, Stream::Tcp(_));
+    let (reader, mut writer) = tokio::io::split(stream);
+    let mut frames = Frames { reader, buffer: Vec::new(), start: 0 };
+    let welcomed = timeout(HELLO_TIME, hello(shared, &mut frames, number, token_is_wanted)).await;
+    let (node, end) = match welcomed.unwrap_or(Err(End::NoHello)) {
+        Err(end) => (None, end),
+        Ok(welcomed) => {
+            tracing::info!(node = &*welcomed.name, peer, "node connected");
+            let end = converse(shared, &mut frames, &mut writer, &welcomed, number).await;
+            if matches!(end, End::Bye) {
+                let mut bus = |event: &_| shared.telemetry.execute(event);
+                welcomed.node.lock().said_bye(number, now(), &mut bus);
+            }
+            welcomed.node.lock().closed(number);
+            (Some(welcomed.name), end)
+        }
+    };
+    let node = node.as_deref();
+    let closed = |why: &dyn std::fmt::Display| tracing::warn!(node, peer, err = %why, "node disconnected");
+    match end {
+        End::Closed | End::Bye => tracing::info!(node, peer, "node disconnected"),
+        End::Refused(refusal) => closed(&refusal),
+        End::Failed(error) => closed(&error),
+        End::TooLong { announced, limit } => {
+            shared.limit(NodeLimit::FrameSize);
+            closed(&format_args!("a frame of {announced} bytes, at most {limit} are read"));
+        }
+        End::NoHello => {
+            shared.limit(NodeLimit::HelloTime);
+            closed(&format_args!("no hello within {HELLO_TIME:?}"));
+        }
+        End::Silent => {
+            shared.limit(NodeLimit::Silence);
+            closed(&format_args!("silent for {SILENCE:?}"));
+        }
+    }
+}
+
+/// The first message.
+async fn hello<R: AsyncRead + Unpin>(
+    shared: &Shared,
+    frames: &mut Frames<R>,
+    number: u64,
+    token_is_wanted: bool,
+) -> Result<Welcomed, End> {
+    let frame = frames.next(MAX_HELLO_BYTES).await?;
+    let Message::Hello(hello) = message::read(frame).map_err(Refusal::from)? else {
+        return Err(Refusal::Order("something else than a hello comes first").into());
+    };
+    if token_is_wanted && let Some(token) = &shared.token {
+        match token.is(hello.token) {
+            Ok(true) => {}
+            Ok(false) => return Err(Refusal::Token.into()),
+            Err(error) => return Err(Refusal::TokenFile(error.to_string()).into()),
+        }
+    }
+    Ok(shared.nodes.hello(&hello, number, now(), &mut |event| shared.telemetry.execute(event))?)
+}
+
+/// All other messages, until the connection ends.
+async fn converse<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    shared: &Shared,
+    frames: &mut Frames<R>,
+    writer: &mut W,
+    welcomed: &Welcomed,
+    number: u64,
+) -> End {
+    let heartbeat_ms = HEARTBEAT.as_millis() as i64;
+    let welcome = message::welcome(welcomed.resume_after, heartbeat_ms, MAX_FRAME_BYTES as i64);
+    if let Err(end) = send(writer, &welcome).await {
+        return end;
+    }
+    let mut acked = welcomed.resume_after;
+    let mut ack_at = Instant::now() + ACK_TIME;
+    let mut heard = Instant::now();
+    loop {
+        // Cancelling is safe: what was read stays in the buffer.
+        let frame = tokio::select! {
+            frame = frames.next(MAX_FRAME_BYTES) => match frame {
+                Ok(frame) => Some(frame),
+                Err(end) => return end,
+            },
+            () = tokio::time::sleep_until(ack_at) => None,
+        };
+        if let Some(frame) = frame {
+            let message = match message::read(frame) {
+                Ok(message) => message,
+                Err(error) => return Refusal::from(error).into(),
+            };
+            if matches!(message, Message::Bye(_)) {
+                return End::Bye;
+            }
+            let mut bus = |event: &_| shared.telemetry.execute(event);
+            if let Err(refusal) = welcomed.node.lock().message(message, number, now(), &mut bus) {
+                return refusal.into();
+            }
+            heard = Instant::now();
+        } else if heard.elapsed() > SILENCE {
+            return End::Silent;
+        }
+        let seq = welcomed.node.lock().last_seq();
+        let is_time = ack_at <= Instant::now();
+        if seq.saturating_sub(acked) >= ACK_EVENTS || is_time && seq > acked {
+            if let Err(end) = send(writer, &message::ack(seq)).await {
+                return end;
+            }
+            acked = seq;
+        }
+        if is_time || acked == seq {
+            ack_at = Instant::now() + ACK_TIME;
+        }
+    }
+}
+
+/// Writes a message; a peer that does not read is as good as silent.
+async fn send(writer: &mut (impl AsyncWrite + Unpin), message: &[u8]) -> Result<(), End> {
+    match timeout(SILENCE, writer.write_all(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(End::of(error)),
+        Err(_) => Err(End::Silent),
+    }
+}
+
+// === impl Frames ===
+
+impl<R: AsyncRead + Unpin> Frames<R> {
+    /// The next frame, without its length. May be cancelled and called again.
+    async fn next(&mut self, limit: usize) -> Result<&[u8], End> {
+        loop {
+            let unread = &self.buffer[self.start..];
+            let mut wanted = 4;
+            if let Some((length, rest)) = unread.split_first_chunk() {
+                let length = u32::from_be_bytes(*length) as usize;
+                if length > limit {
+                    return Err(End::TooLong { announced: length, limit });
+                }
+                if rest.len() >= length {
+                    let begin = self.start + 4;
+                    self.start = begin + length;
+                    return Ok(&self.buffer[begin..self.start]);
+                }
+                wanted += length;
+            }
+            self.fill(wanted).await?;
+        }
+    }
+
+    /// Reads more. Room is made for what is there at most, never for what is announced.
+    async fn fill(&mut self, wanted: usize) -> Result<(), End> {
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+        if self.buffer.is_empty() && self.buffer.capacity() > 4 * READ_BYTES {
+            self.buffer = Vec::new();
+        }
+        self.buffer.reserve(wanted.saturating_sub(self.buffer.len()).min(READ_BYTES));
+        match self.reader.read_buf(&mut self.buffer).await {
+            Ok(0) => Err(End::Closed),
+            Ok(_) => Ok(()),
+            Err(error) => Err(End::of(error)),
+        }
+    }
+}
+
+// === impl End ===
+
+impl End {
+    fn of(error: io::Error) -> Self {
+        match error.kind() {
+            // How a node that is killed says goodbye.
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => End::Closed,
+            _ => End::Failed(error),
+        }
+    }
+}
+
+impl From<Refusal> for End {
+    fn from(refusal: Refusal) -> Self {
+        End::Refused(refusal)
+    }
+}
+
+// === impl Stream ===
+
+impl Stream {
+    fn peer(&self) -> String {
+        match self {
+            Stream::Tcp(stream) => stream.peer_addr().map_or_else(|_| "gone".into(), |address| address.to_string()),
+            Stream::Unix(_) => "unix".into(),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! From what a node's supervisor reports to the events that every supervisor emits. Pure.
+//!
+//! OTP reports deaths, starts and failures; what follows from them is put together here:
+//!
+//! | report | events |
+//! |---|---|
+//! | `child_terminated`, temporary | terminate; the child is forgotten |
+//! | `child_terminated`, else | terminate, and a restart is expected |
+//! | `progress` of a child that is expected | restart after a failure |
+//! | `progress` of another child meanwhile | restart along with its sibling, if the strategy has it so |
+//! | `progress` of a child that ran, otherwise | restart on request |
+//! | `progress`, otherwise | start |
+//! | dynamic supervisors report no start: their next report, or a second without `start_error` | restart after a failure |
+//! | `start_error` | start error; the supervisor tries again |
+//! | `shutdown` | the expected restart was refused; when the supervisor is gone it has given up |
+//! | `shutdown_error` | terminate on order |
+//! | nothing at all | ordered and clean ends, which OTP does not report |
+//!
+//! Whatever is not known (a lifetime whose start nobody saw, the pid of a dynamic child that was restarted) stays unknown.
+
+mod children;
+mod kinds;
+mod sums;
+mod text;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+
+use super::message::{Child, Event, Kind, Reason, Sup};
+use crate::event::{
+    Action, ChildRef, Decision, Detail, ExitReason, Payload, Pid, RestartCause, Strategy, SupervisorExit,
+    SupervisorRef, Timestamp,
+};
+use crate::intensity::{Intensity, Resolution};
+
+use children::Fixed;
+use text::{exit_reason, name_of, since};
+
+pub use children::MAX_CHILDREN;
+
+/// Dynamic children of one supervisor whose restart is awaited at a time; beyond, the oldest is taken for restarted.
+pub const MAX_AWAITED: usize = 1000;
+
+/// After this time without a `start_error` a dynamic child is taken for restarted, and what starts is no sibling any more.
+pub const SETTLE: Duration = Duration::from_secs(1);
+
+/// Restarts remembered until the limit of the supervisor is known.
+const MAX_EARLY: usize = 100;
+
+/// When something happened on the node, and when it was heard of.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// By the node's clock, for differences.
+    pub node_us: i64,
+    /// The same on our clocks.
+    pub at: Timestamp,
+    /// When it arrived here.
+    pub heard: Instant,
+}
+
+/// Takes the events.
+pub type Emit<'a> = dyn FnMut(&Arc<SupervisorRef>, Timestamp, Payload) + 'a;
+
+/// A supervisor of a node.
+#[derive(Debug)]
+pub struct Watched {
+    /// Who it is in events.
+    pub reference: Arc<SupervisorRef>,
+    /// Were there more children than are followed?
+    pub is_full: bool,
+    parent: Option<Arc<str>>,
+    config: Config,
+    window: Option<Intensity>,
+    /// Restarts before the window was known.
+    early: Vec<Instant>,
+    /// No event is earlier than the one before.
+    newest: Option<Instant>,
+    /// By id.
+    fixed: HashMap<Box<str>, Fixed, RandomState>,
+    /// Descriptions of dynamic children, by start function.
+    kinds: HashMap<Box<str>, Arc<ChildRef>, RandomState>,
+    awaited: Vec<Awaited>,
+    /// Static children with a restart to come.
+    expected: usize,
+    round: Round,
+    /// The last failure, for the text when it gives up.
+    last_failure: Option<(Arc<ChildRef>, ExitReason)>,
+    gave_up: Option<Detail>,
+    /// Restarts that were refused, as far as their deaths are still to be told.
+    refused: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Config {
+    strategy: Option<Strategy>,
+    intensity: Option<u32>,
+    period: Option<u32>,
+    is_dynamic: bool,
+    restarts: bool,
+}
+
+/// A dynamic child that died and has not been heard of since.
+#[derive(Debug)]
+struct Awaited {
+    child: Arc<ChildRef>,
+    pid: Option<Pid>,
+    attempts: u32,
+    deadline: Instant,
+}
+
+/// One failure and the siblings that are restarted with the child that failed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    number: u64,
+    last_us: i64,
+}
+
+// === impl Watched ===
+
+impl Watched {
+    /// A supervisor that was found on a node.
+    pub fn new(sup: &Sup<'_>, node: &Arc<str>, parent: Option<&Arc<str>>) -> Self {
+        let name = name_of(sup, parent.map(|parent| &**parent));
+        let id = sup.pid.unwrap_or(Pid::Beam { id: 0, serial: 0 });
+        Self {
+            reference: Arc::new(SupervisorRef::new(id, name, Some(node.clone()))),
+            is_full: false,
+            parent: parent.cloned(),
+            config: Config::default(),
+            window: None,
+            early: Vec::new(),
+            newest: None,
+            fixed: HashMap::default(),
+            kinds: HashMap::default(),
+            awaited: Vec::new(),
+            expected: 0,
+            round: Round::default(),
+            last_failure: None,
+            gave_up: None,
+            refused: 0,
+        }
+    }
+
+    /// Takes in what is said of it, for the first time or again.
+    pub fn said(&mut self, sup: &Sup<'_>, at: Timestamp, emit: &mut Emit<'_>) {
+        let config = Config {
+            strategy: sup.strategy,
+            intensity: sup.intensity,
+            period: sup.period,
+            is_dynamic: sup.is_dynamic,
+            restarts: sup.restarts,
+        };
+        let is_new = self.newest.is_none();
+        if !is_new && config == self.config {
+            return;
+        }
+        let at = self.no_earlier(at);
+        if (config.intensity, config.period) != (self.config.intensity, self.config.period)
+            && let (Some(intensity), Some(period)) = (config.intensity, config.period)
+        {
+            let epoch = self.early.first().map_or(at.monotonic, |first| *first);
+            // Real time and not OTP's whole seconds: what it finds too many is too many for OTP as well.
+            let window = Duration::from_secs(period.into());
+            let mut window = Intensity::new(intensity, window, Resolution::Milliseconds, epoch);
+            for at in self.early.drain(..) {
+                window.admit(at);
+            }
+            self.window = Some(window);
+        }
+        self.config = config;
+        let payload = Payload::SupervisorInit {
+            strategy: config.strategy,
+            max_restarts: config.intensity,
+            max_seconds: config.period,
+            parent: self.parent.clone(),
+            found: true,
+        };
+        emit(&self.reference, at, payload);
+    }
+
+    /// Takes in a report.
+    pub fn event(&mut self, event: &Event<'_>, moment: Moment, emit: &mut Emit<'_>) {
+        let at = self.in_order(moment);
+        let pid = event.pid;
+        if self.config.is_dynamic {
+            self.proven(pid, event.kind, at, emit);
+        }
+        match event.kind {
+            Kind::Started => self.started(&event.child, pid, event.flag, moment, at, emit),
+            Kind::Terminated => self.terminated(event, moment, at, emit),
+            Kind::StartError => self.start_error(event, moment, at, emit),
+            Kind::MaxIntensity => self.refused(&event.child, pid),
+            Kind::ShutdownError => self.stopped(event, moment, at, emit),
+            Kind::Unknown => {}
+        }
+    }
+
+    /// Takes dynamic children for restarted of which nothing bad was heard for long enough.
+    pub fn settle(&mut self, now: Timestamp, emit: &mut Emit<'_>) {
+        if self.awaited.is_empty() {
+            return;
+        }
+        let at = self.no_earlier(now);
+        let reference = &self.reference;
+        self.awaited.retain(|awaited| {
+            let is_due = awaited.deadline <= now.monotonic;
+            if is_due {
+                emit(reference, at, inferred(awaited));
+            }
+            !is_due
+        });
+    }
+
+    /// Is there something that only time tells?
+    pub fn is_waiting(&self) -> bool {
+        !self.awaited.is_empty()
+    }
+
+    /// Nothing was heard for a while, so nothing can be concluded from it: waits anew.
+    pub fn wait_again(&mut self, now: Instant) {
+        self.awaited.iter_mut().for_each(|awaited| awaited.deadline = now + SETTLE);
+    }
+
+    /// It ended, for the reason that the node says. Nothing may be said of it afterwards.
+    pub fn down(mut self, class: &str, reason: &Reason<'_>, moment: Moment, emit: &mut Emit<'_>) {
+        let at = self.in_order(moment);
+        // It worked on after these deaths.
+        for awaited in self.awaited.iter().filter(|awaited| awaited.attempts == 0) {
+            emit(&self.reference, at, inferred(awaited));
+        }
+        let reason = match (self.gave_up.take(), class) {
+            (Some(detail), _) => SupervisorExit::MaxIntensity(detail),
+            (None, "normal") => SupervisorExit::Normal,
+            (None, "shutdown") => SupervisorExit::Shutdown,
+            (None, "noproc") => SupervisorExit::Unknown(Detail::new("it had ended before it was watched")),
+            (None, _) => SupervisorExit::Error(Detail::new(&exit_reason(reason).to_string())),
+        };
+        emit(&self.reference, at, Payload::SupervisorTerminate { reason, lifetime: None });
+    }
+
+    /// It ended, and nobody saw how.
+    pub fn gone(mut self, why: &str, now: Timestamp, emit: &mut Emit<'_>) {
+        let at = self.no_earlier(now);
+        let reason = match self.gave_up.take() {
+            Some(detail) => SupervisorExit::MaxIntensity(detail),
+            None => SupervisorExit::Unknown(Detail::new(why)),
+        };
+        emit(&self.reference, at, Payload::SupervisorTerminate { reason, lifetime: None });
+    }
+
+    /// The supervisor gives up: the restart that was expected will not be.
+    fn refused(&mut self, child: &Child<'_>, pid: Option<Pid>) {
+        if self.config.is_dynamic {
+            self.awaited.retain(|awaited| awaited.pid != pid);
+        } else {
+            self.with_fixed(child, |fixed| fixed.expected = 0);
+        }
+        let limit = match (self.config.intensity, self.config.period) {
+            (Some(intensity), Some(period)) => format!("more than {intensity} restarts in {period} s"),
+            _ => "one restart too many".into(),
+        };
+        let text = match &self.last_failure {
+            Some((child, reason)) => format!("child {:?} ended ({reason}): {limit}", child.id),
+            None => limit,
+        };
+        self.gave_up = Some(Detail::new(&text));
+    }
+
+    /// A supervisor restarts a child before it does anything else, so a report proves that those before it succeeded.
+    /// After a failed attempt that is not so: the next attempt is a message to itself.
+    fn proven(&mut self, pid: Option<Pid>, kind: Kind, at: Timestamp, emit: &mut Emit<'_>) {
+        let speaks_of_it = matches!(kind, Kind::StartError | Kind::MaxIntensity);
+        let reference = &self.reference;
+        self.awaited.retain(|awaited| {
+            let is_proven = awaited.attempts == 0 && !(speaks_of_it && awaited.pid == pid);
+            if is_proven {
+                emit(reference, at, inferred(awaited));
+            }
+            !is_proven
+        });
+    }
+
+    fn await_restart(
+        &mut self,
+        child: Arc<ChildRef>,
+        pid: Option<Pid>,
+        attempts: u32,
+        moment: Moment,
+        at: Timestamp,
+        emit: &mut Emit<'_>,
+    ) {
+        if self.awaited.len() == MAX_AWAITED {
+            emit(&self.reference, at, inferred(&self.awaited.remove(0)));
+        }
+        self.awaited.push(Awaited { child, pid, attempts, deadline: moment.heard + SETTLE });
+    }
+
+    /// What OTP does about a child that is to be restarted.
+    fn decide(&mut self, now: Instant) -> Decision {
+        match &mut self.window {
+            Some(window) => {
+                let action = if window.admit(now) { Action::Restart } else { Action::GiveUp };
+                Decision { action, delay: Duration::ZERO, restarts_left: Some(window.left(now)) }
+            }
+            None => {
+                if self.early.len() < MAX_EARLY {
+                    self.early.push(now);
+                }
+                ending(Action::Restart)
+            }
+        }
+    }
+
+    /// Is a failure being dealt with that concerns siblings?
+    fn is_round_open(&self, node_us: i64) -> bool {
+        match self.config.strategy {
+            Some(Strategy::OneForAll | Strategy::RestForOne) => {
+                let is_recent = since(self.round.last_us, node_us) <= SETTLE;
+                self.round.number > 0 && (self.expected > 0 || is_recent)
+            }
+            Some(Strategy::OneForOne | Strategy::Dynamic) => false,
+            None => self.expected > 0,
+        }
+    }
+
+    fn restarts_siblings(&self) -> bool {
+        matches!(self.config.strategy, Some(Strategy::OneForAll | Strategy::RestForOne))
+    }
+
+    fn in_order(&mut self, moment: Moment) -> Timestamp {
+        self.no_earlier(moment.at)
+    }
+
+    fn no_earlier(&mut self, at: Timestamp) -> Timestamp {
+        let monotonic = self.newest.map_or(at.monotonic, |newest| newest.max(at.monotonic));
+        self.newest = Some(monotonic);
+        Timestamp { monotonic, system: at.system }
+    }
+}
+
+fn inferred(awaited: &Awaited) -> Payload {
+    Payload::ChildRestart {
+        child: awaited.child.clone(),
+        child_pid: None,
+        previous_pid: awaited.pid,
+        cause: RestartCause::Failure,
+        downtime: None,
+        duration: None,
+    }
+}
+
+fn ending(action: Action) -> Decision {
+    Decision { action, delay: Duration::ZERO, restarts_left: None }
+}

@@ -1,0 +1,346 @@
+//! One node and its stream.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use foldhash::fast::RandomState;
+
+use super::clock::Anchor;
+use super::{Bus, NodeLimits, Refusal, SILENCE, limit};
+use crate::beam::message::{Down, Events, Hello, Kind, Message, Stats, Sums, Sup};
+use crate::beam::report::Watched;
+use crate::event::{
+    Event, NodeCounts, NodeEvent, NodeLimit, NodePayload, Payload, Pid, SupervisorEvent, SupervisorRef, Timestamp,
+};
+
+/// A node.
+#[derive(Debug)]
+pub struct Node {
+    pub(super) name: Arc<str>,
+    limits: NodeLimits,
+    machine: Machine,
+    incarnation: Box<[u8]>,
+    /// The connection that speaks for it now.
+    pub(super) connection: Option<u64>,
+    /// The newest number taken in; none before the first of a stream that was not known.
+    last_seq: Option<u64>,
+    supervisors: HashMap<i64, Watched, RandomState>,
+    /// Supervisors of the incarnation before, by process, until the new one has said all of its own.
+    handed_over: HashMap<Pid, Watched, RandomState>,
+    is_full: bool,
+    anchor: Anchor,
+    /// When it was heard first.
+    since: Timestamp,
+    pub(super) heard: Instant,
+    pub(super) is_up: bool,
+    pub(super) is_forgotten: bool,
+    stats: Stats,
+    counts: NodeCounts,
+}
+
+/// What tells one virtual machine from another of the same name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Machine {
+    host: Box<str>,
+    os_pid: i64,
+    start_us: i64,
+}
+
+// === impl Node ===
+
+impl Node {
+    pub(super) fn new(name: Arc<str>, limits: NodeLimits, hello: &Hello<'_>, now: Timestamp) -> Self {
+        Self {
+            name,
+            limits,
+            machine: Machine::of(hello),
+            incarnation: hello.incarnation.into(),
+            connection: None,
+            last_seq: None,
+            supervisors: HashMap::default(),
+            handed_over: HashMap::default(),
+            is_full: false,
+            anchor: Anchor::new(hello.now_us, now),
+            since: now,
+            heard: now.monotonic,
+            is_up: false,
+            is_forgotten: false,
+            stats: Stats::default(),
+            counts: NodeCounts::default(),
+        }
+    }
+
+    pub(super) fn hello(
+        &mut self,
+        hello: &Hello<'_>,
+        connection: u64,
+        now: Timestamp,
+        bus: &mut Bus<'_>,
+    ) -> Result<u64, Refusal> {
+        let machine = Machine::of(hello);
+        let is_alive = self.connection.is_some() && now.monotonic.saturating_duration_since(self.heard) <= SILENCE;
+        if is_alive && machine != self.machine {
+            return Err(Refusal::NameTaken(self.name.to_string(), self.machine.host.to_string()));
+        }
+        if machine != self.machine {
+            self.close("its node was started again", now, bus);
+        } else if *hello.incarnation != *self.incarnation {
+            let handed_over = self.supervisors.drain().map(|(_, supervisor)| supervisor);
+            self.handed_over.extend(handed_over.map(|supervisor| (supervisor.reference.id, supervisor)));
+        }
+        if machine != self.machine || *hello.incarnation != *self.incarnation {
+            (self.machine, self.incarnation) = (machine, hello.incarnation.into());
+            (self.last_seq, self.is_full, self.stats) = (None, false, Stats::default());
+        }
+        self.connection = Some(connection);
+        self.anchor = Anchor::new(hello.now_us, now);
+        self.heard(now, bus);
+        self.supervisors.values_mut().for_each(|supervisor| supervisor.wait_again(now.monotonic));
+        Ok(self.last_seq.unwrap_or(0))
+    }
+
+    /// Takes a message in. Nothing of a message that is refused was taken in, but for the events before the one that is
+    /// wrong.
+    ///
+    /// # Errors
+    /// [`Refusal`]; the connection must be closed.
+    pub fn message(
+        &mut self,
+        message: Message<'_>,
+        connection: u64,
+        now: Timestamp,
+        bus: &mut Bus<'_>,
+    ) -> Result<(), Refusal> {
+        if self.connection != Some(connection) {
+            return Err(Refusal::Replaced);
+        }
+        self.heard(now, bus);
+        let result = match message {
+            Message::Hello(_) => Err(Refusal::Order("a second hello")),
+            Message::Supervisor(sup) => {
+                self.supervisor(&sup, now, bus);
+                Ok(())
+            }
+            Message::Snapshot { begins } => {
+                if !begins {
+                    self.snapshot_done(now, bus);
+                }
+                Ok(())
+            }
+            Message::Events(events) => self.events(events, now, bus),
+            Message::Sums(sums) => self.sums(sums, now, bus),
+            Message::Down(down) => {
+                self.down(&down, now, bus);
+                Ok(())
+            }
+            Message::Stats(stats) => {
+                self.stats(stats, now);
+                Ok(())
+            }
+            Message::Bye(_) => Ok(()),
+            Message::Unknown => {
+                self.counts.unknown += 1;
+                Ok(())
+            }
+        };
+        if result.is_err() {
+            self.counts.invalid += 1;
+        }
+        self.report(now, bus);
+        result
+    }
+
+    /// A connection was closed; if it spoke for the node, nothing does now.
+    pub fn closed(&mut self, connection: u64) {
+        if self.connection == Some(connection) {
+            self.connection = None;
+        }
+    }
+
+    /// The agent stops by itself, so nothing more will be heard of its supervisors.
+    pub fn said_bye(&mut self, connection: u64, now: Timestamp, bus: &mut Bus<'_>) {
+        if self.connection == Some(connection) {
+            self.connection = None;
+            self.close("its agent was stopped", now, bus);
+            self.set_up(false, now, bus);
+        }
+    }
+
+    /// The newest number that was taken in: it can be acknowledged.
+    pub fn last_seq(&self) -> u64 {
+        self.last_seq.unwrap_or(0)
+    }
+
+    pub(super) fn tick(&mut self, now: Timestamp, bus: &mut Bus<'_>) {
+        if self.is_up && now.monotonic.saturating_duration_since(self.heard) > SILENCE {
+            self.set_up(false, now, bus);
+        }
+        if self.is_up && self.connection.is_some() {
+            self.supervisors.values_mut().filter(|supervisor| supervisor.is_waiting()).for_each(|supervisor| {
+                supervisor.settle(now, &mut |reference, at, payload| bus(&supervised(reference, at, payload)));
+            });
+        }
+    }
+
+    fn heard(&mut self, now: Timestamp, bus: &mut Bus<'_>) {
+        self.heard = now.monotonic;
+        self.set_up(true, now, bus);
+    }
+
+    fn set_up(&mut self, is_up: bool, now: Timestamp, bus: &mut Bus<'_>) {
+        if std::mem::replace(&mut self.is_up, is_up) != is_up {
+            let payload = if is_up { NodePayload::Up } else { NodePayload::Down };
+            bus(&Event::Node(NodeEvent { node: Some(self.name.clone()), time: now, payload }));
+        }
+    }
+
+    fn supervisor(&mut self, sup: &Sup<'_>, now: Timestamp, bus: &mut Bus<'_>) {
+        // Not earlier than we listen, or counters would have stood at 0 before there were any; and not later than its first event.
+        let seen = self.anchor.moment(sup.seen_us, now).at;
+        let at = if seen.monotonic < self.since.monotonic { self.since } else { seen };
+        let mut emit = |reference: &Arc<_>, at, payload| bus(&supervised(reference, at, payload));
+        if let Some(known) = self.supervisors.get_mut(&sup.key) {
+            return known.said(sup, now, &mut emit);
+        }
+        let handed_over = sup.pid.and_then(|pid| self.handed_over.remove(&pid));
+        let mut watched = match handed_over {
+            Some(watched) => watched,
+            None if self.supervisors.len() >= self.limits.supervisors_per_node => {
+                self.is_full = true;
+                return bus(&limit(Some(&self.name), NodeLimit::Supervisors, now));
+            }
+            None => {
+                let parent = sup.parent.and_then(|parent| self.supervisors.get(&parent));
+                Watched::new(sup, &self.name, parent.map(|parent| &parent.reference.name))
+            }
+        };
+        watched.said(sup, at, &mut emit);
+        self.supervisors.insert(sup.key, watched);
+    }
+
+    fn snapshot_done(&mut self, now: Timestamp, bus: &mut Bus<'_>) {
+        for (_, supervisor) in self.handed_over.drain() {
+            supervisor.gone("it ended while its agent was not there", now, &mut |reference, at, payload| {
+                bus(&supervised(reference, at, payload));
+            });
+        }
+    }
+
+    fn events(&mut self, mut events: Events<'_>, now: Timestamp, bus: &mut Bus<'_>) -> Result<(), Refusal> {
+        while let Some(event) = events.next_event()? {
+            if !self.is_new(event.seq) {
+                continue;
+            }
+            let moment = self.anchor.moment(event.time_us, now);
+            if event.kind == Kind::Unknown {
+                self.counts.unknown += 1;
+            } else if let Some(supervisor) = self.supervisors.get_mut(&event.sup) {
+                self.counts.events += 1;
+                let was_full = supervisor.is_full;
+                supervisor.event(&event, moment, &mut |reference, at, payload| {
+                    bus(&supervised(reference, at, payload));
+                });
+                if supervisor.is_full && !was_full {
+                    bus(&limit(Some(&self.name), NodeLimit::Children, now));
+                }
+            } else {
+                self.left_out(1);
+            }
+        }
+        Ok(())
+    }
+
+    fn sums(&mut self, sums: Sums<'_>, now: Timestamp, bus: &mut Bus<'_>) -> Result<(), Refusal> {
+        if sums.seq.is_some_and(|seq| !self.is_new(seq)) {
+            return Ok(());
+        }
+        let moment = self.anchor.moment(sums.to_us, now);
+        // A restart that was refused must be known before the deaths are told, one of which asked for it.
+        for refusals in [true, false] {
+            let mut rows = sums.clone();
+            while let Some(sum) = rows.next_row()? {
+                if (sum.kind == Kind::MaxIntensity) != refusals {
+                    continue;
+                }
+                match self.supervisors.get_mut(&sum.sup) {
+                    Some(supervisor) => {
+                        self.counts.aggregated = self.counts.aggregated.saturating_add(sum.count);
+                        supervisor.sum(&sum, moment, &mut |reference, at, payload| {
+                            bus(&supervised(reference, at, payload));
+                        });
+                    }
+                    None => self.left_out(sum.count),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn down(&mut self, down: &Down<'_>, now: Timestamp, bus: &mut Bus<'_>) {
+        if !self.is_new(down.seq) {
+            return;
+        }
+        let moment = self.anchor.moment(down.time_us, now);
+        match self.supervisors.remove(&down.sup) {
+            Some(supervisor) => {
+                self.counts.events += 1;
+                supervisor.down(down.class, &down.reason, moment, &mut |reference, at, payload| {
+                    bus(&supervised(reference, at, payload));
+                });
+            }
+            None => self.left_out(1),
+        }
+    }
+
+    fn stats(&mut self, stats: Stats, now: Timestamp) {
+        let before = std::mem::replace(&mut self.stats, stats);
+        self.counts.lost = self.counts.lost.saturating_add(stats.lost.saturating_sub(before.lost));
+        self.counts.tap_reinstalls += stats.reinstalls.saturating_sub(before.reinstalls);
+        self.anchor.follow(stats.now_us, now);
+    }
+
+    /// Is it the next number, or one after a gap, which is lost? What is sent again is not.
+    fn is_new(&mut self, seq: u64) -> bool {
+        let last = self.last_seq.unwrap_or(seq.saturating_sub(1));
+        if self.last_seq.is_some() && seq <= last {
+            return false;
+        }
+        self.counts.lost = self.counts.lost.saturating_add(seq.saturating_sub(last).saturating_sub(1));
+        self.last_seq = Some(seq);
+        true
+    }
+
+    /// Events of a supervisor that is not known: one beyond the limit, or a mistake of the agent.
+    fn left_out(&mut self, count: u64) {
+        let counter = if self.is_full { &mut self.counts.lost } else { &mut self.counts.invalid };
+        *counter = counter.saturating_add(count);
+    }
+
+    pub(super) fn close(&mut self, why: &str, now: Timestamp, bus: &mut Bus<'_>) {
+        let handed_over = self.handed_over.drain().map(|(_, supervisor)| supervisor);
+        for supervisor in self.supervisors.drain().map(|(_, supervisor)| supervisor).chain(handed_over) {
+            supervisor.gone(why, now, &mut |reference, at, payload| bus(&supervised(reference, at, payload)));
+        }
+    }
+
+    fn report(&mut self, now: Timestamp, bus: &mut Bus<'_>) {
+        let counts = std::mem::take(&mut self.counts);
+        if counts != NodeCounts::default() {
+            let payload = NodePayload::Report(counts);
+            bus(&Event::Node(NodeEvent { node: Some(self.name.clone()), time: now, payload }));
+        }
+    }
+}
+
+// === impl Machine ===
+
+impl Machine {
+    fn of(hello: &Hello<'_>) -> Self {
+        Self { host: (&*hello.host).into(), os_pid: hello.os_pid, start_us: hello.vm_start_us }
+    }
+}
+
+fn supervised(supervisor: &Arc<SupervisorRef>, time: Timestamp, payload: Payload) -> Event {
+    Event::Supervisor(SupervisorEvent { supervisor: supervisor.clone(), time, payload })
+}
