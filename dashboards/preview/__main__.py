@@ -29,7 +29,19 @@ WIDTH = 1440
 CHOSEN = {"fleet": {}, "supervisor": {"instance": TREE, "supervisor": "shop/payments"}}
 
 
-class Quiet(SimpleHTTPRequestHandler):
+class Page(SimpleHTTPRequestHandler):
+    """Serves the page and the dashboards, and hears from the page what it could not draw."""
+
+    wrong = []
+
+    def do_GET(self):
+        path, _, query = self.path.partition("?")
+        if path != "/wrong":
+            return super().do_GET()
+        self.wrong.append(urllib.parse.unquote(query))
+        self.send_response(204)
+        self.end_headers()
+
     def log_message(self, *_):
         pass
 
@@ -90,7 +102,7 @@ def main():
         for address in (DEMO, TREE):
             await_answer(f"http://{address}/-/ready")
         start = time.time()
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=HOME))
+        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Page, directory=HOME))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         page = f"http://127.0.0.1:{server.server_port}/preview/page.html"
         time.sleep(arguments.seconds)
@@ -98,6 +110,8 @@ def main():
         for name in CHOSEN:
             picture(name, page, round(start, 3), round(end, 3))
             print(f"{HOME / name}.png")
+        if Page.wrong:
+            raise SystemExit("not drawn: " + "; ".join(Page.wrong))
         if arguments.wait:
             input(f"{page} on http://{PROMETHEUS}; Enter ends it")
 

@@ -268,6 +268,7 @@ async function draw() {
       return;
     }
     const data = await series(panel, width);
+    if (!data.found.length) await fetch(`/wrong?${encodeURIComponent(`no data in ${dashboard.title}, ${panel.title}`)}`);
     const content = data.found.length ? KINDS[panel.type](panel, data, width - 2, height - 26, marks) : '<div class="none">No data</div>';
     box.innerHTML = `<h2>${escaped(panel.title)}</h2>${content}`;
   }));
@@ -275,4 +276,5 @@ async function draw() {
 
 draw().catch((error) => {
   document.querySelector('header').textContent = `Not drawn: ${error.message}`;
+  return fetch(`/wrong?${encodeURIComponent(error.message)}`);
 });
