@@ -114,10 +114,17 @@ function above(value) {
   return [1, 2, 4, 5, 8, 10].map((step) => step * power).find((round) => round >= value * 1.02) ?? 20 * power;
 }
 
-function path(points, x, y, step) {
-  // A gap is longer than a step: nothing is known there.
-  return points.map(([time, value], index) => `${index && time - points[index - 1][0] < 1.5 * step ? 'L' : 'M'}${x(time).toFixed(1)} ${y(value).toFixed(1)}`).join('');
+/** Samples in a row. Where a step has none, nothing is known: a gap. */
+function unbroken(points, step) {
+  const rows = [];
+  for (const point of points) {
+    if (rows.length && point[0] - rows.at(-1).at(-1)[0] < 1.5 * step) rows.at(-1).push(point);
+    else rows.push([point]);
+  }
+  return rows;
 }
+
+const path = (row, x, y, at = 1) => row.map((point, index) => `${index ? 'L' : 'M'}${x(point[0]).toFixed(1)} ${y(point[at]).toFixed(1)}`).join('');
 
 function timeseries(panel, { found, step }, width, height, marks) {
   const { custom, unit } = panel.fieldConfig.defaults;
@@ -140,12 +147,14 @@ function timeseries(panel, { found, step }, width, height, marks) {
       return shown.filter(([, value, base]) => value > base).map(([time, value, base]) =>
         `<rect x="${(x(time) - thick).toFixed(1)}" y="${y(value).toFixed(1)}" width="${thick.toFixed(1)}" height="${(y(base) - y(value)).toFixed(1)}" fill="${color}" fill-opacity="0.8"/>`).join('');
     }
-    const line = path(shown, x, y, step);
-    const area = stacked && shown.length > 1 ? `<path d="${line}${shown.toReversed().map(([time, , base]) => `L${x(time).toFixed(1)} ${y(base).toFixed(1)}`).join('')}Z" fill="${color}" fill-opacity="0.3"/>` : '';
-    return `${area}<path d="${line}" fill="none" stroke="${color}" stroke-width="1.2"/>`;
+    return unbroken(shown, step).map((row) => {
+      const line = path(row, x, y);
+      const area = stacked ? `<path d="${line}L${path(row.toReversed(), x, y, 2).slice(1)}Z" fill="${color}" fill-opacity="0.3"/>` : '';
+      return `${area}<path d="${line}" fill="none" stroke="${color}" stroke-width="1.2" stroke-linecap="round"/>`;
+    }).join('');
   }).join('');
-  const rows = found.map(({ name, color, points }) => `<tr><td style="width:52%"><span style="color:${color}">▬</span> ${escaped(name)}</td><td>${amount(Math.max(...points.map(([, value]) => value)), unit)}</td><td>${amount(points.at(-1)[1], unit)}</td></tr>`);
-  const table = `<div class="legend" style="width:${legend}px"><table><tr><th style="width:52%">Name</th><th>Max</th><th>Last</th></tr>${rows.join('')}</table></div>`;
+  const lines = found.map(({ name, color, points }) => `<tr><td style="width:52%"><span style="color:${color}">▬</span> ${escaped(name)}</td><td>${amount(Math.max(...points.map(([, value]) => value)), unit)}</td><td>${amount(points.at(-1)[1], unit)}</td></tr>`);
+  const table = `<div class="legend" style="width:${legend}px"><table><tr><th style="width:52%">Name</th><th>Max</th><th>Last</th></tr>${lines.join('')}</table></div>`;
   return plot(width - legend, height, top, unit, draw, marks) + table;
 }
 
@@ -160,7 +169,7 @@ function stat(panel, { found }, width, height) {
   if (spark) {
     const top = Math.max(...points.map(([, value]) => value)) || 1;
     const [x, y] = [(time) => (time - start) / (end - start) * width, (value) => 2 + (1 - value / top) * 28];
-    const line = path(points, x, y, Infinity);
+    const line = path(points, x, y);
     svg = `<svg width="${width}" height="34"><path d="${line}L${x(points.at(-1)[0])} 34L${x(points[0][0])} 34Z" fill="${shade}" fill-opacity="0.15"/><path d="${line}" fill="none" stroke="${shade}"/></svg>`;
   }
   const size = Math.min(34, width / words.length * 1.5);
@@ -171,18 +180,19 @@ function timeline(panel, { found, step }, width, height, marks) {
   const { defaults } = panel.fieldConfig;
   const [left, thick] = [Math.min(190, width * 0.32), Math.min(30, (height - 22) / found.length)];
   const x = (time) => left + Math.max(0, time - start) / (end - start) * (width - left - 8);
-  const rows = found.map(({ name, points }, index) => {
+  const lines = found.map(({ name, points }, index) => {
     const y = 4 + index * thick;
     const runs = [];
-    for (const [time, value] of points) {
-      const last = runs.at(-1);
-      if (last && last.value === value && time - last.end < 1.5 * step) last.end = time;
-      else runs.push({ value, begin: time - step, end: time });
+    for (const row of unbroken(points, step)) {
+      for (const [index, [time, value]] of row.entries()) {
+        if (index && runs.at(-1).value === value) runs.at(-1).end = time;
+        else runs.push({ value, begin: time - step, end: time });
+      }
     }
     const bars = runs.map(({ value, begin, end }) => `<rect x="${x(begin).toFixed(1)}" y="${y + 1}" width="${(x(end) - x(begin)).toFixed(1)}" height="${thick - 3}" fill="${color(mapped(value, defaults.mappings)?.color ?? GAP)}"/>`);
     return `<text x="${left - 6}" y="${y + thick / 2 + 3}" text-anchor="end">${escaped(name)}</text>${bars.join('')}`;
   });
-  return `<svg width="${width}" height="${height}">${rows.join('')}${timeAxis(x, height, marks)}</svg>`;
+  return `<svg width="${width}" height="${height}">${lines.join('')}${timeAxis(x, height, marks)}</svg>`;
 }
 
 function bargauge(panel, { found }, width, height) {
