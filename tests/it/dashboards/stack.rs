@@ -110,6 +110,7 @@ impl Stack {
         // A machine under load may need longer than a sixtieth of the time; none given is all of the interval.
         let lines = config.lines().filter(|line| !line.contains("scrape_timeout"));
         std::fs::write(path("prometheus.yml"), lines.collect::<Vec<_>>().join("\n")).unwrap();
+        // The two times that stand in no file: 5 minutes and 1 minute.
         let flags = ["--query.lookback-delta=5s", "--rules.alert.resend-delay=1s"];
         let prometheus = Prometheus::configured(Path::new(&path("prometheus.yml")), &flags).await;
         Self { shop, till_address, inbox, prometheus, directory, _alertmanager: alertmanager }
@@ -290,14 +291,7 @@ async fn alerts_come_and_go_and_every_panel_has_an_answer() {
         wrong.retain(|problem| !problem.starts_with(place));
         assert!(wrong.len() < problems, "{place} has an answer, though it should be empty: {why}");
     }
-    assert!(
-        wrong.is_empty(),
-        "{}",
-        wrong.join(
-            "
-"
-        )
-    );
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 
     // Resolved.
     let looped = stack.inbox.len();
