@@ -10,6 +10,8 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::client::{Credentials, Target};
+
 /// Where agents dial by default.
 const DEFAULT_BEAM: &str = "127.0.0.1:8470";
 
@@ -37,11 +39,117 @@ pub(crate) enum Command {
     },
     /// Print the source of the agent for Erlang and Elixir nodes, one Erlang module
     BeamAgent,
+    /// Show everything that is supervised, trouble first: exit status 0 if all is well, 1 if something loops, gave up or
+    /// failed, 2 if there is no answer
+    Status {
+        /// Only this supervisor and those below it, with each child
+        supervisor: Option<String>,
+        /// Show each child that is well, and not only how many
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Say why a child dies: causes, last words, what is left of the budget, what happens next
+    Why {
+        /// The child, `CHILD` or `SUPERVISOR/CHILD`
+        child: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Show what happened to the children of a supervisor, newest first, equal deaths in a row once
+    History {
+        #[command(flatten)]
+        question: HistoryArgs,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Note something, such as a deploy, in the history of every supervisor (admin API)
+    Mark {
+        /// What: one line of at most 256 bytes
+        text: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Print the completions for a shell
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, of the program or of one command
+    Man {
+        /// The command
+        command: Option<String>,
+    },
     /// Check a TOML file: exit status 0 if it is right, else 1 and what is wrong, with line and column
     CheckConfig {
         /// The file
         file: PathBuf,
     },
+}
+
+/// What is asked of a running exporter.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    Status { supervisor: Option<String>, all: bool },
+    Why { child: String },
+    History(HistoryArgs),
+    Mark { text: String },
+}
+
+/// Which part of a history.
+#[derive(Args, Debug)]
+pub(crate) struct HistoryArgs {
+    /// The supervisor, by name or id
+    pub(crate) supervisor: String,
+
+    /// Only this child
+    #[arg(long, value_name = "CHILD")]
+    pub(crate) child: Option<String>,
+
+    /// At most so many events, the newest
+    #[arg(long, value_name = "EVENTS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+
+    /// Only what happened within this time
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) since: Option<Duration>,
+
+    /// Show each event by itself
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+/// What every command that asks a running exporter takes.
+#[derive(Args, Debug)]
+pub(crate) struct ClientArgs {
+    /// The exporter: `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`
+    #[arg(long, value_name = "URL", env = "RESTART_EXPORTER_URL", default_value = "http://127.0.0.1:8469")]
+    pub(crate) url: Target,
+
+    /// User of the exporter's web config file, `NAME` or `NAME:PASSWORD`
+    #[arg(long, value_name = "USER", env = "RESTART_EXPORTER_USER", hide_env_values = true)]
+    pub(crate) user: Option<Credentials>,
+
+    /// File whose first line is the password; without it and one in `--user`, `RESTART_EXPORTER_PASSWORD` holds it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+
+    /// Certificates (PEM) to trust instead of the system's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+
+    /// Trust any certificate
+    #[arg(long, short = 'k')]
+    pub(crate) insecure: bool,
+
+    /// Longest time for an answer
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Duration,
+
+    /// Print the data of the API as it is
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What every command that serves takes.
@@ -148,6 +256,28 @@ impl Cli {
         }
         Ok(cli)
     }
+}
+
+/// Prints the completions for a shell.
+pub(crate) fn completions(shell: clap_complete::Shell) -> std::io::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "restart_exporter", &mut script);
+    std::io::stdout().write_all(&script)
+}
+
+/// Prints a manual page.
+pub(crate) fn man(command: Option<&str>) -> std::io::Result<()> {
+    let mut program = Cli::command();
+    program.build();
+    let page = match command {
+        None => Some(program),
+        Some(name) => program.find_subcommand(name).cloned(),
+    };
+    let page =
+        page.ok_or_else(|| std::io::Error::other(format!("there is no command {:?}", command.unwrap_or_default())))?;
+    let mut text = Vec::new();
+    clap_mangen::Man::new(page).render(&mut text)?;
+    std::io::stdout().write_all(&text)
 }
 
 /// What this program was built from, as the programs of the Prometheus project say it. What is not known is left out.

@@ -1,12 +1,13 @@
 //! The binary: a client of the library.
 
 mod cli;
+mod client;
 mod demo;
 mod logging;
 mod signals;
 mod sockets;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use restart_exporter::supervisor::{Supervisor, flush_output, reap_orphans};
 use restart_exporter::{Error, Exporter, beam, config};
 
-use crate::cli::{Cli, Command, ListenAddress, ServeArgs};
+use crate::cli::{Ask, Cli, Command, ListenAddress, ServeArgs};
 use crate::sockets::Passed;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -39,7 +40,13 @@ fn main() -> ExitCode {
         }),
         Command::Demo { serve } => start(&serve, || Ok(Tree::Demo)),
         Command::CheckConfig { file } => check_config(&file),
-        Command::BeamAgent => beam_agent(),
+        Command::BeamAgent => printed(std::io::stdout().write_all(beam::AGENT_SOURCE.as_bytes())),
+        Command::Status { supervisor, all, client } => client::run(Ask::Status { supervisor, all }, &client),
+        Command::Why { child, client } => client::run(Ask::Why { child }, &client),
+        Command::History { question, client } => client::run(Ask::History(question), &client),
+        Command::Mark { text, client } => client::run(Ask::Mark { text }, &client),
+        Command::Completions { shell } => printed(cli::completions(shell)),
+        Command::Man { command } => printed(cli::man(command.as_deref())),
     }
 }
 
@@ -53,10 +60,11 @@ fn check_config(file: &Path) -> ExitCode {
     }
 }
 
-fn beam_agent() -> ExitCode {
-    match std::io::stdout().write_all(beam::AGENT_SOURCE.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+/// Whoever closed the output needs no answer.
+fn printed(written: std::io::Result<()>) -> ExitCode {
+    match written {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => fail(&error),
+        _ => ExitCode::SUCCESS,
     }
 }
 

@@ -335,6 +335,51 @@ pub fn json(shape: &impl Serialize) -> String {
     serde_json::to_string(shape).unwrap_or_default()
 }
 
+/// The JSON text of `data` in an answer of the API, as it is.
+///
+/// # Errors
+/// [`NoAnswer`]: the API's own error, or that this is no answer of it.
+pub fn data(answer: &str) -> Result<&str, NoAnswer> {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow)]
+        data: Option<&'a serde_json::value::RawValue>,
+        #[serde(rename = "errorType")]
+        error_type: Option<String>,
+        error: Option<String>,
+    }
+    let answer: Answer<'_> = serde_json::from_str(answer).map_err(|error| NoAnswer::Unreadable(error.to_string()))?;
+    match answer {
+        Answer { data: Some(data), .. } => Ok(data.get()),
+        Answer { error_type: Some(error_type), error: Some(error), .. } => Err(NoAnswer::Error { error_type, error }),
+        _ => Err(NoAnswer::Unreadable("neither data nor an error".into())),
+    }
+}
+
+/// Reads a shape.
+///
+/// # Errors
+/// [`NoAnswer::Unreadable`] with place and reason.
+pub fn read<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, NoAnswer> {
+    serde_json::from_str(json).map_err(|error| NoAnswer::Unreadable(error.to_string()))
+}
+
+/// Why a text holds no answer.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// The API says why it does not answer.
+    #[error("{error}")]
+    Error {
+        /// Which kind of error: `not_found`, `bad_data`, …
+        error_type: String,
+        /// What a person should know.
+        error: String,
+    },
+    /// It is not what the API would write.
+    #[error("not understood: {0}")]
+    Unreadable(String),
+}
+
 /// The RFC 3339 twin of a timestamp in Unix milliseconds; years beyond 9999 read as the end of 9999.
 pub fn rfc3339(timestamp: u64) -> String {
     const LAST: u64 = 253_402_300_799_999;
@@ -356,6 +401,19 @@ mod tests {
         let json = r#"{"status":"error","errorType":"not_found","error":"no such"}"#;
         assert_eq!(serde_json::to_string(&error).unwrap(), json);
         assert_eq!(serde_json::from_str::<Envelope<Vec<u8>>>(json).unwrap(), error);
+    }
+
+    // What a client gets of an answer: the data as it is, the API's own error, or that it is something else.
+    #[test]
+    fn a_client_reads_data_or_why_there_is_none() {
+        assert_eq!(data(r#"{"status":"success","data":{"b":1, "a":[2]}}"#), Ok(r#"{"b":1, "a":[2]}"#));
+        let error = data(r#"{"status":"error","errorType":"not_found","error":"no such"}"#);
+        assert_eq!(error, Err(NoAnswer::Error { error_type: "not_found".into(), error: "no such".into() }));
+        for other in ["", "<html>", "{}", "[1]"] {
+            assert!(matches!(data(other), Err(NoAnswer::Unreadable(_))), "{other}");
+        }
+        assert_eq!(read::<Vec<u8>>("[1]"), Ok(vec![1]));
+        assert!(read::<Done>("[").is_err());
     }
 
     // A clock that is wrong must not take an answer down.

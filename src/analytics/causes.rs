@@ -58,10 +58,10 @@ impl Causes {
     /// Where a death or a failed start belongs, and its reason: the one already known if they are equal, so that a ring
     /// full of equal panics holds their message once.
     pub(super) fn place(&self, child: &Arc<ChildRef>, reason: &ExitReason, remains: &Remains) -> (Place, ExitReason) {
-        let line = error_line(remains);
+        let line = line_of(remains);
         let is_same = |cause: &&Cause| {
             cause.sample.event.reason() == Some(reason)
-                && error_line(&cause.sample.remains) == line
+                && line_of(&cause.sample.remains) == line
                 && cause.child.as_ref().is_some_and(|label| Arc::ptr_eq(label, &child.label) || *label == child.label)
         };
         let hint = usize::from(self.hints[hint_slot(child)]);
@@ -166,6 +166,11 @@ impl Cause {
         self.child.as_deref() == Some(child)
             || self.child.is_some() && self.sample.event.child.as_ref().is_some_and(|of| &*of.id == child)
     }
+}
+
+/// The line that says why.
+fn line_of(remains: &Remains) -> Option<&str> {
+    error_line(remains.last_output.as_deref()?)
 }
 
 fn hint_slot(child: &Arc<ChildRef>) -> usize {

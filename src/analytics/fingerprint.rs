@@ -1,6 +1,5 @@
 //! Which deaths are "the same": the one place where texts become an identity. Pure.
 
-use super::history::Remains;
 use crate::event::ExitReason;
 
 /// Words that mark the line of an output which says why.
@@ -8,13 +7,12 @@ const ERROR_WORDS: [&str; 7] = ["error", "panic", "fatal", "exception", "fail", 
 
 /// The line of a dead run that most likely says why it died: the last that has an error word in it, else the last that
 /// is not empty.
-pub(super) fn error_line(remains: &Remains) -> Option<&str> {
-    let lines = remains.last_output.as_deref()?;
+pub fn error_line(lines: &[impl AsRef<str>]) -> Option<&str> {
     let is_error = |line: &&str| {
         let line = line.to_ascii_lowercase();
         ERROR_WORDS.iter().any(|word| line.contains(word))
     };
-    let newest_first = || lines.iter().rev().map(|line| &**line);
+    let newest_first = || lines.iter().rev().map(AsRef::as_ref);
     newest_first().find(is_error).or_else(|| newest_first().find(|line| !line.trim().is_empty()))
 }
 
@@ -126,10 +124,6 @@ mod tests {
         fingerprint("api", &ExitReason::Error(Detail::new(text)), None)
     }
 
-    fn remains(lines: &[&str]) -> Remains {
-        Remains { last_output: Some(lines.iter().map(|line| Box::from(*line)).collect()), usage: None }
-    }
-
     // Equal deaths fall together, whatever number, address, time or id they were given.
     #[test]
     fn numbers_addresses_times_and_ids_do_not_tell_deaths_apart() {
@@ -210,9 +204,9 @@ mod tests {
 
     #[test]
     fn the_line_that_says_why_is_found_among_the_last_words() {
-        let rust = remains(&["listening", "thread 'main' panicked at src/main.rs:2:5:", "boom", "note: run with …"]);
+        let rust = ["listening", "thread 'main' panicked at src/main.rs:2:5:", "boom", "note: run with …"];
         assert_eq!(error_line(&rust), Some("thread 'main' panicked at src/main.rs:2:5:"));
-        assert_eq!(error_line(&remains(&["one", "two", "  "])), Some("two"));
-        assert_eq!(error_line(&remains(&[])), None);
+        assert_eq!(error_line(&["one", "two", "  "]), Some("two"));
+        assert_eq!(error_line(&[""; 0]), None);
     }
 }

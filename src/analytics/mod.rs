@@ -38,6 +38,7 @@ use thiserror::Error;
 
 pub use self::causes::{Cause, MAX_CAUSES};
 pub use self::children::{ChildCounts, ChildState, ChildView, MAX_LISTED_DYNAMIC};
+pub use self::fingerprint::error_line;
 pub use self::health::{Health, LOOP_DEATHS, LOOP_WINDOW, Looping, SLOW_LOOP_PACE, SLOW_LOOP_RECENT, SLOW_LOOP_WINDOW};
 pub use self::history::{
     EventType, Fact, HistoryEntry, HistoryEvent, HistoryFilter, LAST_WORDS_KEPT, Lifetime, Output, RECENT_EVENTS,

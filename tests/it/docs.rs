@@ -44,14 +44,19 @@ fn flags(command: &str) -> Vec<Flag> {
     let help = run_to_end(&[command, "--help"]).stdout;
     let (_, options) = help.split_once("Options:\n").expect("a list of options");
     let mut flags: Vec<Flag> = Vec::new();
-    for line in options.lines().map(str::trim) {
+    // What is said of a flag stands on the next line, or beside it if there is room.
+    for mut line in options.lines().map(str::trim) {
         if let Some(name) =
             line.split_whitespace().find(|word| word.starts_with("--")).filter(|_| line.starts_with('-'))
         {
             flags.push(Flag { name: name.into(), default: String::new(), help: String::new() });
-        } else if let Some(flag) = flags.last_mut() {
+            line = line.split_once("  ").map_or("", |(_, text)| text.trim_start());
+        }
+        if let Some(flag) = flags.last_mut() {
             let text = line.split(" [possible values:").next().unwrap_or_default();
             let (text, default) = text.split_once(" [default: ").unwrap_or((text, ""));
+            // A variable of the environment, and its value if it has one here.
+            let text = text.split(" [env: ").next().unwrap_or_default();
             flag.default.push_str(default.strip_suffix(']').unwrap_or(default));
             flag.help.push_str(text);
         }
@@ -71,6 +76,12 @@ fn the_readme_lists_the_flags_with_their_defaults() {
     };
     check("flags", "| flag | default | meaning |", run.iter().map(row));
     assert_eq!(flags("demo"), run, "README.md says that both take the same");
+    let client = flags("mark");
+    check("client-flags", "| flag | default | meaning |", client.iter().map(row));
+    for command in ["status", "why", "history"] {
+        let all = flags(command);
+        assert!(client.iter().all(|flag| all.contains(flag)), "{command}: README.md says that all take the same");
+    }
 }
 
 #[test]

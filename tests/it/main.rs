@@ -7,6 +7,7 @@
 
 mod backoff;
 mod cli;
+mod client;
 mod config_file;
 mod corpus;
 mod dashboards;

@@ -1,7 +1,7 @@
 //! Who may come in: the web config file from outside, with real certificates and curl.
 
 mod later;
-mod site;
+pub(crate) mod site;
 mod sockets;
 mod wrong;
 

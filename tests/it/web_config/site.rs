@@ -7,11 +7,11 @@ use std::sync::OnceLock;
 use crate::world::{Ended, Running, run_to_end};
 
 /// The password of the user `ada` in [`users`].
-pub(super) const PASSWORD: &str = "correct horse: battery";
+pub(crate) const PASSWORD: &str = "correct horse: battery";
 
 /// Certificates that all tests share: `server`, `other` (a second server), and clients of the authority `ca`: `client` with
 /// every kind of name, `stranger` with another name, `expired`; and `forged`, which has the names of `client` from nobody.
-pub(super) fn certificates() -> &'static Path {
+pub(crate) fn certificates() -> &'static Path {
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
     FOLDER.get_or_init(make_certificates).path()
 }
@@ -47,42 +47,42 @@ fn make_certificates() -> tempfile::TempDir {
 }
 
 /// `basic_auth_users` with one user, whose password is [`PASSWORD`].
-pub(super) fn users() -> String {
+pub(crate) fn users() -> String {
     static HASH: OnceLock<String> = OnceLock::new();
     let hash = HASH.get_or_init(|| bcrypt::hash(PASSWORD, 4).unwrap());
     format!("basic_auth_users:\n  ada: {hash}\n")
 }
 
 /// `tls_server_config` with the certificate `server` and more lines.
-pub(super) fn tls(more: &str) -> String {
+pub(crate) fn tls(more: &str) -> String {
     tls_of("server", more)
 }
 
 /// `tls_server_config` with this certificate and more lines.
-pub(super) fn tls_of(name: &str, more: &str) -> String {
+pub(crate) fn tls_of(name: &str, more: &str) -> String {
     let folder = certificates().display();
     let more: String = more.lines().map(|line| format!("  {line}\n")).collect();
     format!("tls_server_config:\n  cert_file: {folder}/{name}.crt\n  key_file: {folder}/{name}.key\n{more}")
 }
 
 /// The lines that ask for a client certificate of our authority.
-pub(super) fn client_certificates() -> String {
+pub(crate) fn client_certificates() -> String {
     format!("client_auth_type: RequireAndVerifyClientCert\nclient_ca_file: {}/ca.crt", certificates().display())
 }
 
 /// An exporter with a web config file.
-pub(super) struct Site {
+pub(crate) struct Site {
     _folder: tempfile::TempDir,
-    pub(super) file: PathBuf,
-    pub(super) exporter: Running,
+    pub(crate) file: PathBuf,
+    pub(crate) exporter: Running,
 }
 
 impl Site {
-    pub(super) async fn start(text: &str) -> Self {
+    pub(crate) async fn start(text: &str) -> Self {
         Self::start_with(text, &[]).await
     }
 
-    pub(super) async fn start_with(text: &str, arguments: &[&str]) -> Self {
+    pub(crate) async fn start_with(text: &str, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("web.yml");
         std::fs::write(&file, text).unwrap();
@@ -91,17 +91,17 @@ impl Site {
         Self { _folder: folder, file, exporter }
     }
 
-    pub(super) fn write(&self, text: &str) {
+    pub(crate) fn write(&self, text: &str) {
         std::fs::write(&self.file, text).unwrap();
     }
 
     /// Asks with curl over TLS; `arguments` may override everything.
-    pub(super) async fn https(&self, path: &str, arguments: &[&str]) -> Answer {
+    pub(crate) async fn https(&self, path: &str, arguments: &[&str]) -> Answer {
         self.curl("https", path, arguments).await
     }
 
     /// Asks with curl without TLS.
-    pub(super) async fn http(&self, path: &str, arguments: &[&str]) -> Answer {
+    pub(crate) async fn http(&self, path: &str, arguments: &[&str]) -> Answer {
         self.curl("http", path, arguments).await
     }
 
@@ -112,24 +112,24 @@ impl Site {
     }
 
     /// `GET` of `/-/healthy` as the user that is in the file: 200, or what else came.
-    pub(super) async fn status(&self, scheme: &str) -> u16 {
+    pub(crate) async fn status(&self, scheme: &str) -> u16 {
         self.curl(scheme, "/-/healthy", &["-u", &format!("ada:{PASSWORD}")]).await.status
     }
 }
 
 /// What curl saw.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// 0 if there was no answer.
-    pub(super) status: u16,
+    pub(crate) status: u16,
     /// `1.1` or `2`.
-    pub(super) version: String,
+    pub(crate) version: String,
     /// Head and body, or what curl says is wrong.
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 impl Answer {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let head = self.text.lines().take_while(|line| !line.is_empty());
         let mut pairs = head.filter_map(|line| line.split_once(": "));
         pairs.find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
@@ -150,7 +150,7 @@ fn curl(url: &str, arguments: &[String]) -> Answer {
 }
 
 /// Runs an exporter to its end, as a wrong file makes it; returns the name of the file as well.
-pub(super) fn refused(text: &[u8]) -> (String, Ended) {
+pub(crate) fn refused(text: &[u8]) -> (String, Ended) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("web.yml").display().to_string();
     std::fs::write(&file, text).unwrap();

@@ -1,0 +1,200 @@
+//! Requests to the exporter: each on a connection of its own, bounded in time and size.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, AUTHORIZATION, DATE, HOST, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use restart_exporter::{telemetry, wire};
+use tokio::time::timeout;
+
+use super::connect::Connector;
+use super::url::Target;
+use super::{Failure, path_of};
+use crate::cli::ClientArgs;
+
+/// Longest answer that is read: a history of a million events with all their texts.
+const MAX_ANSWER_BYTES: usize = 1024 * 1024 * 1024;
+
+/// Holds the password, where neither the list of processes nor a shell's history shows it.
+const PASSWORD_VARIABLE: &str = "RESTART_EXPORTER_PASSWORD";
+
+/// A user, and maybe the password. Never printed.
+#[derive(Clone)]
+pub(crate) struct Credentials {
+    name: String,
+    password: Option<String>,
+}
+
+/// Asks one exporter.
+pub(super) struct Client {
+    target: Target,
+    connector: Connector,
+    authorization: Option<HeaderValue>,
+    timeout: Duration,
+}
+
+/// A whole answer.
+pub(super) struct Answer {
+    /// The body.
+    pub(super) text: String,
+    /// The exporter's clock, in milliseconds since the Unix epoch: what was "12 s ago" was so there.
+    pub(super) now: u64,
+}
+
+// === impl Credentials ===
+
+impl FromStr for Credentials {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, password) = text.split_once(':').map_or((text, None), |(name, word)| (name, Some(word.to_owned())));
+        if name.is_empty() { Err("the name is empty".into()) } else { Ok(Self { name: name.into(), password }) }
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+// === impl Client ===
+
+impl Client {
+    pub(super) fn new(args: &ClientArgs) -> Result<Self, Failure> {
+        let connector = Connector::new(&args.url, args.ca_file.as_deref(), args.insecure)?;
+        let authorization = args.user.as_ref().map(|user| authorization(user, args)).transpose()?;
+        Ok(Self { target: args.url.clone(), connector, authorization, timeout: args.timeout })
+    }
+
+    pub(super) async fn get(&self, route: &str, query: &[(&str, &str)]) -> Result<Answer, Failure> {
+        self.whole(Method::GET, route, query).await
+    }
+
+    pub(super) async fn post(&self, route: &str, query: &[(&str, &str)]) -> Result<Answer, Failure> {
+        self.whole(Method::POST, route, query).await
+    }
+
+    /// The JSON text of the data in an answer.
+    pub(super) fn data<'a>(&self, answer: &'a Answer) -> Result<&'a str, Failure> {
+        wire::data(&answer.text).map_err(|error| self.bad_answer(&error))
+    }
+
+    pub(super) fn bad_answer(&self, reason: &dyn fmt::Display) -> Failure {
+        Failure::BadAnswer { target: self.target.to_string(), reason: reason.to_string() }
+    }
+
+    pub(super) fn unreachable(&self, reason: impl fmt::Display) -> Failure {
+        Failure::Unreachable { target: self.target.to_string(), reason: reason.to_string() }
+    }
+
+    async fn whole(&self, method: Method, route: &str, query: &[(&str, &str)]) -> Result<Answer, Failure> {
+        let exchange = async {
+            let response = self.send(method, route, query, None).await?;
+            let (status, now) = (response.status(), date(&response));
+            let text = self.body(response.into_body()).await?;
+            if status.is_success() { Ok(Answer { text, now }) } else { Err(self.refusal(status, &text)) }
+        };
+        self.in_time(exchange).await
+    }
+
+    async fn in_time<T>(&self, exchange: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let late = || self.unreachable(format!("no answer within {}", humantime::format_duration(self.timeout)));
+        timeout(self.timeout, exchange).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        route: &str,
+        query: &[(&str, &str)],
+        header: Option<(HeaderName, &str)>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let stream = self.connector.connect().await.map_err(|error| self.unreachable(root(&error)))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.unreachable(root(&error)))?;
+        tokio::spawn(connection);
+        let mut target = format!("{}{}", self.target.prefix(), path_of(route));
+        if !query.is_empty() {
+            let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+            target = format!("{target}?{query}");
+        }
+        let mut request = Request::builder().method(method).uri(target);
+        request = request.header(HOST, self.target.authority()).header(ACCEPT, "application/json, text/event-stream");
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
+        }
+        let request = request.body(Empty::<Bytes>::new()).map_err(|error| Failure::Usage(error.to_string()))?;
+        sender.send_request(request).await.map_err(|error| self.unreachable(root(&error)))
+    }
+
+    async fn body(&self, body: Incoming) -> Result<String, Failure> {
+        let bytes = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+        let bytes = bytes.map_err(|error| self.unreachable(root(&*error)))?.to_bytes();
+        String::from_utf8(bytes.into()).map_err(|_| self.bad_answer(&"no text"))
+    }
+
+    fn refusal(&self, status: StatusCode, text: &str) -> Failure {
+        match (status, wire::data(text)) {
+            (_, Err(wire::NoAnswer::Error { error, .. })) => Failure::Refused(error),
+            (StatusCode::UNAUTHORIZED, _) => {
+                Failure::Refused(format!("{} wants a user and the right password: --user", self.target))
+            }
+            (StatusCode::NOT_FOUND, _) => self.bad_answer(&"404: is there a restart_exporter, and not an older one?"),
+            _ => self.bad_answer(&format!("{status} {}", text.lines().next().unwrap_or_default())),
+        }
+    }
+}
+
+fn authorization(user: &Credentials, args: &ClientArgs) -> Result<HeaderValue, Failure> {
+    let from_file = |file: &std::path::PathBuf| {
+        let text = fs::read_to_string(file)
+            .map_err(|error| Failure::Usage(format!("--password-file {}: {error}", file.display())))?;
+        Ok(text.lines().next().unwrap_or_default().to_owned())
+    };
+    let password = match (&user.password, &args.password_file) {
+        (Some(password), _) => password.clone(),
+        (None, Some(file)) => from_file(file)?,
+        (None, None) => std::env::var(PASSWORD_VARIABLE).map_err(|_| {
+            let places = format!("--user NAME:PASSWORD, --password-file or {PASSWORD_VARIABLE}");
+            Failure::Usage(format!("no password for user {:?}: {places}", user.name))
+        })?,
+    };
+    let word = BASE64_STANDARD.encode(format!("{}:{password}", user.name));
+    let mut value =
+        HeaderValue::try_from(format!("Basic {word}")).map_err(|error| Failure::Usage(error.to_string()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// The innermost reason, which is the one a person can do something about.
+fn root(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    match innermost.downcast_ref::<io::Error>() {
+        Some(error) if error.kind() == io::ErrorKind::NotFound => "there is no such socket".into(),
+        _ => innermost.to_string(),
+    }
+}
+
+fn date<B>(response: &Response<B>) -> u64 {
+    let date = response.headers().get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+    let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    since(date.unwrap_or_else(|| telemetry::now().system))
+}

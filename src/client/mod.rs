@@ -1,0 +1,103 @@
+//! The commands that ask a running exporter: clients of its HTTP API, one file a command.
+//!
+//! Exit status: 0; 1 if `status` found trouble; 2 if there is no answer, with one line on standard error that says why.
+
+mod connect;
+mod explain;
+mod history;
+mod http;
+mod screen;
+mod status;
+mod times;
+mod url;
+mod why;
+
+use std::process::ExitCode;
+
+use restart_exporter::http::ROUTES;
+use restart_exporter::wire;
+use serde::de::DeserializeOwned;
+
+use crate::cli::{Ask, ClientArgs};
+pub(crate) use http::Credentials;
+use http::{Answer, Client};
+use screen::Screen;
+pub(crate) use url::Target;
+
+/// Why a command has no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// No connection, no TLS, no answer in time.
+    #[error("cannot reach {target}: {reason}")]
+    Unreachable { target: String, reason: String },
+    /// An answer that is none.
+    #[error("bad answer of {target}: {reason}")]
+    BadAnswer { target: String, reason: String },
+    /// The exporter refused, or does not know what was asked for.
+    #[error("{0}")]
+    Refused(String),
+    /// An argument or a file.
+    #[error("{0}")]
+    Usage(String),
+}
+
+/// What a command found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Nothing wrong.
+    Fine,
+    /// Something loops, gave up or failed.
+    Trouble,
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(ask: Ask, args: &ClientArgs) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&Failure::Usage(error.to_string())),
+    };
+    match runtime.block_on(answer(ask, args)) {
+        Ok(Found::Fine) => ExitCode::SUCCESS,
+        Ok(Found::Trouble) => ExitCode::from(1),
+        Err(failure) => failed(&failure),
+    }
+}
+
+fn failed(failure: &Failure) -> ExitCode {
+    eprintln!("restart_exporter: {}", screen::plain(&failure.to_string()));
+    ExitCode::from(2)
+}
+
+async fn answer(ask: Ask, args: &ClientArgs) -> Result<Found, Failure> {
+    let client = Client::new(args)?;
+    let mut screen = Screen::of_process();
+    match ask {
+        Ask::Status { supervisor, all } => {
+            status::run(&client, &mut screen, args.json, supervisor.as_deref(), all).await
+        }
+        Ask::Why { child } => why::run(&client, &mut screen, args.json, &child).await,
+        Ask::History(question) => history::run(&client, &mut screen, args.json, &question).await,
+        Ask::Mark { text } => mark(&client, &mut screen, args.json, &text).await,
+    }
+}
+
+async fn mark(client: &Client, screen: &mut Screen, json: bool, text: &str) -> Result<Found, Failure> {
+    let answer = client.post("marks", &[("text", text)]).await?;
+    if json {
+        screen.line(client.data(&answer)?);
+    } else {
+        let marked: wire::Marked = shape(client, &answer)?;
+        screen.line(&format!("{}  {}", times::clock(marked.timestamp), screen::plain(&marked.text)));
+    }
+    Ok(Found::Fine)
+}
+
+/// The path of a route of the exporter, by its name.
+fn path_of(name: &str) -> &'static str {
+    ROUTES.iter().find(|route| route.name == name).map_or("/", |route| route.path)
+}
+
+/// The shape in an answer.
+fn shape<T: DeserializeOwned>(client: &Client, answer: &Answer) -> Result<T, Failure> {
+    wire::read(client.data(answer)?).map_err(|error| client.bad_answer(&error))
+}

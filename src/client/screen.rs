@@ -1,0 +1,137 @@
+//! What is written to standard output: safe on a terminal, coloured only there, quiet when nobody reads any more.
+
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
+
+use restart_exporter::analytics::Health;
+
+/// Longest text shown in a column of a table; the whole stands in `why` and in the JSON.
+const MAX_COLUMN: usize = 60;
+
+/// Standard output.
+pub(super) struct Screen {
+    colours: bool,
+}
+
+/// Columns that are as wide as they must be.
+#[derive(Default)]
+pub(super) struct Table {
+    rows: Vec<(Option<Health>, Vec<String>)>,
+}
+
+// === impl Screen ===
+
+impl Screen {
+    /// With colours if a person looks at it who did not forbid them.
+    pub(super) fn of_process() -> Self {
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self { colours: io::stdout().is_terminal() && !set("NO_COLOR") && !dumb }
+    }
+
+    /// Writes a line. It must be safe already.
+    pub(super) fn line(&mut self, line: &str) {
+        let mut out = io::stdout().lock();
+        // Whoever closed the output needs no more of it, and no complaint.
+        let _ = out.write_all(line.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+    }
+
+    /// A text in the colour of a word. The word stands there as well: colours never tell alone.
+    pub(super) fn painted(&self, health: Health, text: &str) -> String {
+        let code = match health {
+            Health::GaveUp | Health::Looping | Health::Failed => "31;1",
+            Health::Restarting => "33",
+            Health::Recovered => "36",
+            Health::Stopped => "2",
+            Health::Ok => "32",
+        };
+        if self.colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// A text that stands out.
+    pub(super) fn bold(&self, text: &str) -> String {
+        if self.colours { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// Writes a table; the first column is painted.
+    pub(super) fn table(&mut self, table: &Table) {
+        let columns = table.rows.iter().map(|(_, cells)| cells.len()).max().unwrap_or(0);
+        let width = |column: usize| {
+            table.rows.iter().filter_map(|(_, cells)| cells.get(column)).map(|cell| cell.chars().count()).max()
+        };
+        let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+        for (health, cells) in &table.rows {
+            let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+            let line = padded.collect::<Vec<_>>().join("  ");
+            let line = line.trim_end();
+            let (first, rest) = line.split_at(cells.first().map_or(0, String::len));
+            self.line(&match health {
+                Some(health) => self.painted(*health, first) + rest,
+                None => self.bold(line),
+            });
+        }
+    }
+}
+
+// === impl Table ===
+
+impl Table {
+    /// With these words above the columns.
+    pub(super) fn with_head(head: &[&str]) -> Self {
+        Self { rows: vec![(None, head.iter().map(|word| (*word).to_owned()).collect())] }
+    }
+
+    /// Adds a row whose texts need not be safe, nor short.
+    pub(super) fn row(&mut self, health: Health, cells: impl IntoIterator<Item = String>) {
+        self.rows.push((Some(health), cells.into_iter().map(|cell| short(&cell)).collect()));
+    }
+}
+
+/// The word of a health as a table shows it.
+pub(super) fn word(health: Health) -> String {
+    health.as_str().replace('_', " ").to_uppercase()
+}
+
+/// The health that a word names; one that is newer than this program is no trouble that it knows.
+pub(super) fn health(word: &str) -> Health {
+    Health::ALL.into_iter().find(|health| health.as_str() == word).unwrap_or(Health::Ok)
+}
+
+/// A text without anything that a terminal would obey or show in another order: control and bidirectional characters are
+/// written as escapes.
+pub(super) fn plain(text: &str) -> Cow<'_, str> {
+    let is_unsafe = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    if !text.contains(is_unsafe) {
+        return text.into();
+    }
+    let mut safe = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if is_unsafe(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
+    }
+    safe.into()
+}
+
+fn short(text: &str) -> String {
+    let text = plain(text);
+    match text.char_indices().nth(MAX_COLUMN) {
+        Some(_) => text.chars().take(MAX_COLUMN - 1).chain(['…']).collect(),
+        None => text.into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A name or a line of stderr must not move the cursor, ring, hide or reorder what a person reads.
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        assert_eq!(plain("bind: address in use — 日本"), "bind: address in use — 日本");
+        assert_eq!(plain("\x1b[2Jgone\r\n\x07"), r"\u{1b}[2Jgone\r\n\u{7}");
+        assert_eq!(plain("a\u{202e}b\u{9b}c\u{2066}"), r"a\u{202e}b\u{9b}c\u{2066}");
+        assert_eq!(short(&"x".repeat(61)).chars().count(), MAX_COLUMN);
+    }
+}

@@ -1,0 +1,139 @@
+//! `status`: everything that is supervised, trouble first.
+
+use restart_exporter::analytics::Health;
+use restart_exporter::wire::{Child, Supervisor};
+
+use super::http::Client;
+use super::screen::{self, Screen, Table};
+use super::{Failure, Found, explain, shape, times};
+
+const HEAD: [&str; 7] = ["STATE", "CHILD", "UP", "DEATHS 1h/24h", "LAST DEATH", "WHY", "BUDGET"];
+
+pub(super) async fn run(
+    client: &Client,
+    screen: &mut Screen,
+    json: bool,
+    supervisor: Option<&str>,
+    all: bool,
+) -> Result<Found, Failure> {
+    let answer = client.get("supervisors", &[]).await?;
+    let mut supervisors: Vec<Supervisor> = shape(client, &answer)?;
+    if let Some(wanted) = supervisor {
+        supervisors.retain(|one| one.name == wanted || one.name.starts_with(&format!("{wanted}/")));
+        if supervisors.is_empty() {
+            return Err(Failure::Refused(format!("no supervisor has the name {wanted:?}")));
+        }
+    }
+    if json {
+        screen.line(client.data(&answer)?);
+    } else {
+        show(screen, &supervisors, answer.now, all || supervisor.is_some());
+    }
+    let children = supervisors.iter().flat_map(|one| &one.children).map(|child| &child.health);
+    let is_trouble = |word: &str| screen::health(word) <= Health::Failed;
+    let trouble = supervisors.iter().map(|one| &one.health).chain(children).any(|word| is_trouble(word));
+    Ok(if trouble { Found::Trouble } else { Found::Fine })
+}
+
+fn show(screen: &mut Screen, supervisors: &[Supervisor], now: u64, all: bool) {
+    if supervisors.is_empty() {
+        screen.line("no supervisors");
+        return;
+    }
+    let mut rows = Vec::new();
+    for supervisor in supervisors {
+        if !supervisor.up {
+            rows.push((screen::health(&supervisor.health), own_row(supervisor, now)));
+        }
+        let mut well = 0;
+        for child in &supervisor.children {
+            let health = screen::health(&child.health);
+            // A supervisor that runs has rows of its own.
+            let is_shown = health <= Health::Recovered || all && child.child_type != "supervisor";
+            if is_shown {
+                rows.push((health, row(supervisor, child, now)));
+            } else if health == Health::Ok && child.child_type != "supervisor" {
+                well += 1;
+            }
+        }
+        let stopped = supervisor.children.iter().filter(|child| child.health == Health::Stopped.as_str()).count();
+        if well > 0 {
+            rows.push((Health::Ok, folded(supervisor, Health::Ok, well)));
+        }
+        if stopped > 0 && supervisor.up && !all {
+            rows.push((Health::Stopped, folded(supervisor, Health::Stopped, stopped)));
+        }
+        if supervisor.up && supervisor.children.is_empty() {
+            rows.push((Health::Ok, folded(supervisor, Health::Ok, 0)));
+        }
+    }
+    // Within a word the order is that of the supervisors and their children.
+    rows.sort_by_key(|(health, _)| *health);
+    screen.line(&summary(screen, supervisors));
+    let mut table = Table::with_head(&HEAD);
+    rows.into_iter().for_each(|(health, cells)| table.row(health, cells));
+    screen.table(&table);
+}
+
+/// `1 looping, 2 recovered, 14 ok`, of children; supervisors that are down count as well.
+fn summary(screen: &Screen, supervisors: &[Supervisor]) -> String {
+    let children = supervisors.iter().flat_map(|one| &one.children).map(|child| screen::health(&child.health));
+    let down = supervisors.iter().filter(|one| !one.up).map(|one| screen::health(&one.health));
+    let all: Vec<_> = children.chain(down).collect();
+    let parts = Health::ALL.into_iter().filter_map(|health| {
+        let count = all.iter().filter(|one| **one == health).count();
+        let word = screen::word(health).to_lowercase();
+        (count > 0).then(|| screen.painted(health, &format!("{count} {word}")))
+    });
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+fn row(supervisor: &Supervisor, child: &Child, now: u64) -> [String; 7] {
+    let up = match (child.uptime_ms, child.next_try_ms) {
+        (Some(ms), _) => times::lasting(ms),
+        (None, Some(ms)) => format!("in {}", times::lasting(ms)),
+        (None, None) => "–".into(),
+    };
+    let last = child.last_death.as_ref().map(|death| {
+        let ran = death.lifetime_ms.map(|ms| format!(", ran {}", times::lasting(ms)));
+        times::ago(death.timestamp, now) + &ran.unwrap_or_default()
+    });
+    [
+        screen::word(screen::health(&child.health)),
+        format!("{}/{}", supervisor.name, child.id),
+        up,
+        format!("{}/{}", child.deaths_hour, child.deaths_day),
+        last.unwrap_or_else(|| "–".into()),
+        child.last_death.as_ref().map_or_else(|| "–".into(), explain::brief),
+        budget(supervisor),
+    ]
+}
+
+fn own_row(supervisor: &Supervisor, now: u64) -> [String; 7] {
+    let end = supervisor.last_end.as_ref();
+    [
+        screen::word(screen::health(&supervisor.health)),
+        supervisor.name.clone(),
+        "–".into(),
+        "–".into(),
+        end.map_or_else(|| "–".into(), |end| times::ago(end.timestamp, now)),
+        end.map_or_else(|| "–".into(), explain::what),
+        "–".into(),
+    ]
+}
+
+fn folded(supervisor: &Supervisor, health: Health, children: usize) -> [String; 7] {
+    let noun = if children == 1 { "child" } else { "children" };
+    let up = supervisor.uptime_ms.map_or_else(|| "–".into(), times::lasting);
+    let dash = || "–".to_owned();
+    let name = format!("{} ({children} {noun})", supervisor.name);
+    [screen::word(health), name, up, dash(), dash(), dash(), budget(supervisor)]
+}
+
+/// `1/5 in 60s`: restarts left, allowed, and within how long.
+pub(super) fn budget(supervisor: &Supervisor) -> String {
+    match (supervisor.up, supervisor.restarts_left, supervisor.max_restarts, supervisor.max_seconds) {
+        (true, Some(left), Some(max), Some(seconds)) => format!("{left}/{max} in {seconds}s"),
+        _ => "–".into(),
+    }
+}

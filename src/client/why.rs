@@ -1,0 +1,276 @@
+//! `why`: all that is known of one child's deaths, on one screen.
+
+use restart_exporter::analytics::Health;
+use restart_exporter::wire::{Cause, Causes, Child, Event, History, Supervisor};
+
+use super::explain::{decided, says, what};
+use super::http::Client;
+use super::screen::{self, Screen, plain};
+use super::times::{ago, clock, lasting, short_clock};
+use super::{Failure, Found, shape};
+
+/// Marks this long before the first death are shown: what changed just before.
+const MARK_BEFORE_MS: u64 = 60 * 60 * 1000;
+
+/// Others that die of the same, and causes, that are listed.
+const LISTED: usize = 10;
+
+/// A child that was asked for.
+struct Subject<'a> {
+    supervisor: &'a Supervisor,
+    /// By its id, as its causes and its history know it.
+    id: String,
+    /// As its supervisor lists it; none of a child that is known only by its deaths.
+    child: Option<&'a Child>,
+}
+
+pub(super) async fn run(client: &Client, screen: &mut Screen, json: bool, wanted: &str) -> Result<Found, Failure> {
+    let answer = client.get("supervisors", &[]).await?;
+    let supervisors: Vec<Supervisor> = shape(client, &answer)?;
+    if let Some(supervisor) = supervisors.iter().find(|one| one.name == wanted)
+        && !supervisors.iter().any(|one| one.children.iter().any(|child| is_it(one, child, wanted)))
+    {
+        return of_supervisor(client, screen, json, supervisor, answer.now).await;
+    }
+    let subject = find(client, &supervisors, wanted).await?;
+    let query = [("supervisor", subject.supervisor.name.as_str()), ("child", subject.id.as_str())];
+    let causes = client.get("causes", &query).await?;
+    if json {
+        screen.line(client.data(&causes)?);
+        return Ok(Found::Fine);
+    }
+    let causes: Causes = shape(client, &causes)?;
+    let history: History = shape(client, &client.get("history", &query).await?)?;
+    let marks = [("supervisor", subject.supervisor.name.as_str()), ("event", "mark")];
+    let marks: History = shape(client, &client.get("history", &marks).await?)?;
+    headline(screen, &subject, answer.now);
+    state(screen, &subject);
+    show_causes(screen, &causes.causes, answer.now);
+    restarts(screen, &history.events, answer.now);
+    let last = subject.child.and_then(|child| child.last_death.as_ref());
+    last_words(screen, last.or(history.events.iter().find(|event| event.last_output.is_some())), answer.now);
+    others(screen, &supervisors, &subject);
+    show_marks(screen, &marks.events, &causes.causes, &subject, answer.now);
+    screen.line(&format!("  do           restart_exporter history {}", shell(&subject.supervisor.name)));
+    Ok(Found::Fine)
+}
+
+// === Who ===
+
+fn is_it(supervisor: &Supervisor, child: &Child, wanted: &str) -> bool {
+    child.id == wanted
+        || wanted.strip_suffix(&child.id).and_then(|rest| rest.strip_suffix('/')) == Some(&supervisor.name)
+}
+
+/// The one child that the text names: listed, or known by its deaths.
+async fn find<'a>(client: &Client, supervisors: &'a [Supervisor], wanted: &str) -> Result<Subject<'a>, Failure> {
+    let mut found: Vec<Subject<'a>> = Vec::new();
+    for supervisor in supervisors {
+        for child in supervisor.children.iter().filter(|child| is_it(supervisor, child, wanted)) {
+            let worse = |other: &Child| screen::health(&child.health) < screen::health(&other.health);
+            // Children of a dynamic supervisor may share an id; the worst of them speaks for all.
+            match found.iter_mut().find(|one| one.supervisor.name == supervisor.name) {
+                Some(one) if one.child.is_none_or(worse) => one.child = Some(child),
+                Some(_) => {}
+                None => found.push(Subject { supervisor, id: child.id.clone(), child: Some(child) }),
+            }
+        }
+    }
+    if found.is_empty() {
+        for supervisor in supervisors.iter().filter(|one| one.total_failures > 0) {
+            let prefix = format!("{}/", supervisor.name);
+            let id = wanted.strip_prefix(&prefix).unwrap_or(wanted);
+            let query = [("supervisor", supervisor.name.as_str()), ("child", id)];
+            let causes: Causes = shape(client, &client.get("causes", &query).await?)?;
+            if !causes.causes.is_empty() {
+                found.push(Subject { supervisor, id: id.to_owned(), child: None });
+            }
+        }
+    }
+    if found.len() > 1 {
+        let all: Vec<_> = found.iter().map(|one| format!("{}/{}", one.supervisor.name, one.id)).collect();
+        return Err(Failure::Refused(format!("{wanted:?} may be {}: which?", all.join(", "))));
+    }
+    found.pop().ok_or_else(|| {
+        Failure::Refused(format!("no child is named {wanted:?}, neither so nor with its supervisor's name before it"))
+    })
+}
+
+// === What is said ===
+
+fn headline(screen: &mut Screen, subject: &Subject<'_>, now: u64) {
+    let name = format!("{}/{}", subject.supervisor.name, subject.id);
+    let Some(child) = subject.child else {
+        let line = format!("{}  no run is left", screen.bold(&plain(&name)));
+        return screen.line(&line);
+    };
+    let health = screen::health(&child.health);
+    let line = format!("{}  {}", screen.bold(&plain(&name)), screen.painted(health, &screen::word(health)));
+    screen.line(&match &child.looping {
+        Some(looping) => {
+            let share = (100 * looping.up_ms).checked_div(looping.lasting_ms).unwrap_or(0);
+            format!(
+                "{line}  since {} ({}), {} deaths, up {share}% of that time",
+                short_clock(looping.since, now),
+                lasting(looping.lasting_ms),
+                looping.deaths
+            )
+        }
+        None => format!("{line}  {} deaths in the last hour, {} in the last day", child.deaths_hour, child.deaths_day),
+    });
+}
+
+fn state(screen: &mut Screen, subject: &Subject<'_>) {
+    let supervisor = subject.supervisor;
+    let name = plain(&supervisor.name);
+    if let (true, Some(left), Some(max), Some(seconds)) =
+        (supervisor.up, supervisor.restarts_left, supervisor.max_restarts, supervisor.max_seconds)
+    {
+        let line = format!(
+            "  budget       {left} of {max} restarts left within {seconds}s; with one more than that {name} gives up"
+        );
+        screen.line(&line);
+    }
+    let next = match subject.child {
+        _ if !supervisor.up && supervisor.parent.is_some() => {
+            format!("{name} is down; what becomes of it is for the supervisor above to decide")
+        }
+        _ if !supervisor.up => format!("{name} is down, and nobody starts it again"),
+        Some(Child { next_try_ms: Some(ms), .. }) => format!("tried again in {}", lasting(*ms)),
+        Some(Child { uptime_ms: Some(ms), .. }) => format!("nothing: it runs, for {} now", lasting(*ms)),
+        Some(child) if child.state == "restarting" => "is being started again".into(),
+        Some(_) => "nothing: it stays down until somebody starts it".into(),
+        None => "nothing".into(),
+    };
+    screen.line(&format!("  next         {next}"));
+    if !supervisor.up
+        && let Some(end) = &supervisor.last_end
+    {
+        screen.line(&format!("  supervisor   {}", plain(&what(end))));
+    }
+}
+
+/// Most frequent first, as the exporter has them.
+fn show_causes(screen: &mut Screen, causes: &[Cause], now: u64) {
+    if causes.is_empty() {
+        screen.line("  why          nothing died");
+    }
+    for (cause, label) in causes.iter().zip(std::iter::once("why").chain(std::iter::repeat(""))).take(LISTED) {
+        let sample = &cause.sample;
+        screen.line(&format!("  {label:<11}{:>4}× {}", cause.count, plain(&what(sample))));
+        if let Some(line) = says(sample) {
+            screen.line(&format!("                  {}", plain(line.trim())));
+        }
+        let ran = sample.lifetime_ms.map(|ms| format!(", the last after {}", lasting(ms))).unwrap_or_default();
+        let (first, last) = (short_clock(cause.first, now), short_clock(cause.last, now));
+        let ago = ago(cause.last, now);
+        screen.line(&match cause.count {
+            1 => format!("                  at {first} ({ago}){}", ran.replace(", the last after", ", after")),
+            _ => format!("                  first {first}, last {last} ({ago}){ran}"),
+        });
+        if let Some(decision) = &sample.decision {
+            screen.line(&format!("                  then {}", decided(decision)));
+        }
+    }
+    if causes.len() > LISTED {
+        screen.line(&format!("               and {} other causes", causes.len() - LISTED));
+    }
+}
+
+/// Restarts that were not for a failure of its own.
+fn restarts(screen: &mut Screen, events: &[Event], now: u64) {
+    for (cause, words) in [("sibling", "because a sibling failed"), ("requested", "on request")] {
+        let mut of_cause = events.iter().filter(|event| event.cause.as_deref() == Some(cause));
+        let Some(last) = of_cause.next() else { continue };
+        let times = 1 + of_cause.count();
+        let when = format!("last {} ({})", short_clock(last.timestamp, now), ago(last.timestamp, now));
+        screen.line(&format!("  restarted  {times:>4}× {words}, {when}"));
+    }
+}
+
+fn last_words(screen: &mut Screen, event: Option<&Event>, now: u64) {
+    let Some(event) = event else { return };
+    let Some(lines) = event.last_output.as_ref().filter(|lines| !lines.is_empty()) else { return };
+    let ran = event.lifetime_ms.map(|ms| format!(" after {}", lasting(ms))).unwrap_or_default();
+    screen.line(&format!("  last words of the run that died {}{ran}", ago(event.timestamp, now)));
+    for line in lines {
+        screen.line(&format!("    {}", plain(line)));
+    }
+}
+
+/// Who else dies of the same.
+fn others(screen: &mut Screen, supervisors: &[Supervisor], subject: &Subject<'_>) {
+    let Some(reason) = subject.child.and_then(|child| child.reason_fingerprint.as_ref()) else { return };
+    let all = supervisors.iter().flat_map(|one| one.children.iter().map(move |child| (one, child)));
+    let same = all.filter(|(one, child)| {
+        child.reason_fingerprint.as_ref() == Some(reason)
+            && (one.name != subject.supervisor.name || child.id != subject.id)
+    });
+    let names: Vec<_> = same.map(|(one, child)| format!("{}/{} ({}×)", one.name, child.id, child.deaths_day)).collect();
+    if !names.is_empty() {
+        let more = names.len().saturating_sub(LISTED);
+        let more = if more > 0 { format!(" and {more} others") } else { String::new() };
+        let line = names[..names.len().min(LISTED)].join(", ");
+        screen.line(&format!("  same cause   {}{more}", plain(&line)));
+    }
+}
+
+fn show_marks(screen: &mut Screen, marks: &[Event], causes: &[Cause], subject: &Subject<'_>, now: u64) {
+    let looping = subject.child.and_then(|child| child.looping.as_ref());
+    let began = looping.map(|looping| looping.since).or(causes.iter().map(|cause| cause.first).min());
+    let Some(began) = began else { return };
+    for mark in marks.iter().filter(|mark| mark.timestamp + MARK_BEFORE_MS >= began).take(LISTED) {
+        let when = match began.checked_sub(mark.timestamp) {
+            Some(before) => format!("{} before it began", lasting(before)),
+            None => format!("{} after it began", lasting(mark.timestamp - began)),
+        };
+        let text = plain(mark.text.as_deref().unwrap_or_default()).into_owned();
+        screen.line(&format!("  mark         {} {text} ({when})", short_clock(mark.timestamp, now)));
+    }
+}
+
+/// A supervisor that is asked for by its own name.
+async fn of_supervisor(
+    client: &Client,
+    screen: &mut Screen,
+    json: bool,
+    supervisor: &Supervisor,
+    now: u64,
+) -> Result<Found, Failure> {
+    let causes = client.get("causes", &[("supervisor", &supervisor.name)]).await?;
+    if json {
+        screen.line(client.data(&causes)?);
+        return Ok(Found::Fine);
+    }
+    let causes: Causes = shape(client, &causes)?;
+    let health = screen::health(&supervisor.health);
+    let name = screen.bold(&plain(&supervisor.name));
+    screen.line(&format!("{name}  {}", screen.painted(health, &screen::word(health))));
+    let nobody = Subject { supervisor, id: String::new(), child: None };
+    if supervisor.up {
+        screen.line(&format!("  budget       {}", super::status::budget(supervisor)));
+    } else {
+        state(screen, &nobody);
+    }
+    if let Some(end) = supervisor.last_end.as_ref().filter(|_| supervisor.up) {
+        screen.line(&format!("  before       {}, {}", plain(&what(end)), clock(end.timestamp)));
+    }
+    show_causes(screen, &causes.causes, now);
+    let worst = supervisor.children.iter().min_by_key(|child| screen::health(&child.health));
+    if let Some(child) = worst.filter(|child| screen::health(&child.health) < Health::Stopped) {
+        screen.line(&format!(
+            "  do           restart_exporter why {}",
+            shell(&format!("{}/{}", supervisor.name, child.id))
+        ));
+    }
+    Ok(Found::Fine)
+}
+
+/// A word as a shell takes it.
+fn shell(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/_-.:@%+,=".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.into();
+    }
+    format!("'{}'", plain(word).replace('\'', r"'\''"))
+}

@@ -1,0 +1,163 @@
+//! `why` explains each way to die.
+
+use std::os::unix::fs::PermissionsExt;
+
+use restart_exporter::supervisor::{Backoff, ChildSpec, Program, Strategy, Supervisor};
+
+use super::{code, deaths, exporter, once, run, script, timeless};
+
+/// The lines of `why` up to the first that only a person needs.
+async fn why(child: &str, url: &str) -> String {
+    let ended = run(&["why", child, url]).await;
+    assert_eq!((code(&ended), ended.stderr.as_str()), (0, ""));
+    timeless(&ended.stdout)
+}
+
+// Exit code, signal, SIGKILL, panic, error: what happened, when, what it said last, what is left, what comes next.
+#[tokio::test]
+async fn each_way_to_end_is_told_with_last_words_and_what_comes_next() {
+    let (exporter, _, url) = exporter().await;
+    let tree = Supervisor::new("top")
+        .max_restarts(100)
+        .max_seconds(3600)
+        .child(script("exits", "echo starting >&2; echo 'bind: address in use' >&2; exit 3"))
+        .child(script("signal", "kill -USR1 $$"))
+        .child(script("killed", "kill -KILL $$"))
+        .child(
+            ChildSpec::task("panics", |_| async {
+                if true {
+                    panic!("boom")
+                }
+            })
+            .backoff(once()),
+        )
+        .child(ChildSpec::task("errs", |_| async { Err::<(), _>("SMTP 421") }).backoff(once()))
+        .child(script("same", "echo 'bind: address in use' >&2; exit 3"));
+    exporter.supervise(tree).await.unwrap();
+    for child in ["exits", "signal", "killed", "panics", "errs", "same"] {
+        deaths(&exporter, "top", child, 1).await;
+    }
+    let expected = "top/exits RESTARTING 1 deaths in the last hour, 1 in the last day
+  budget 94 of 100 restarts left within T; with one more than that top gives up
+  next tried again in T
+  why 1× ended with exit code 3
+                  bind: address in use
+                  at CLOCK (T ago), after T
+                  then restarted after T, N more allowed
+  last words of the run that died T ago after T
+    starting
+    bind: address in use
+  same cause top/same (1×)
+  do restart_exporter history top";
+    let mut told = why("exits", &url).await;
+    for left in 94..100 {
+        told = told.replace(&format!("{left} more allowed"), "N more allowed");
+    }
+    assert_eq!(told, expected);
+    for (child, words) in [
+        ("signal", "1× ended by signal 10 (SIGUSR1)"),
+        ("killed", "1× killed by SIGKILL; nothing proves that memory was the reason"),
+        ("panics", "1× panicked: boom at tests/it/client/why.rs:"),
+        ("top/errs", "1× ended with an error: SMTP 421"),
+    ] {
+        let told = why(child, &url).await;
+        assert!(told.contains(words), "{child}:\n{told}");
+    }
+    exporter.shutdown().await;
+}
+
+// A program that is gone: the death and the failed start are two causes.
+#[tokio::test]
+async fn a_failed_start_is_told() {
+    let (exporter, _, url) = exporter().await;
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("once");
+    std::fs::write(&program, "#!/bin/sh\nrm \"$0\"\nexit 1\n").unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let soon = Backoff { initial: std::time::Duration::from_millis(300), factor: 100.0, ..once() };
+    let child = ChildSpec::program("once", Program::new(program.display().to_string())).backoff(soon);
+    exporter.supervise(Supervisor::new("top").max_restarts(9).max_seconds(3600).child(child)).await.unwrap();
+    deaths(&exporter, "top", "once", 2).await;
+    let told = why("once", &url).await;
+    assert!(told.contains("1× did not start: ended with an error: ") && told.contains("No such file"), "{told}");
+    assert!(told.contains("1× ended with exit code 1"), "{told}");
+    exporter.shutdown().await;
+}
+
+// One restart too many: who did it, which limit, and that nobody will help.
+#[tokio::test]
+async fn a_supervisor_that_gave_up_is_told_of_itself_and_of_its_child() {
+    let (exporter, _, url) = exporter().await;
+    let top = Supervisor::new("top").max_restarts(2).child(ChildSpec::task("worker", |_| async { Err::<(), _>("no") }));
+    exporter.supervise(top).await.unwrap().wait().await;
+    let rest = "  next top is down, and nobody starts it again
+  supervisor gave up: more than 2 restarts in 5 s; last child \"worker\": error: no
+  why 3× ended with an error: no
+                  first CLOCK, last CLOCK (T ago), the last after T
+                  then its supervisor gives up";
+    let expected = format!(
+        "top/worker GAVE UP 3 deaths in the last hour, 3 in the last day\n{rest}\n  do restart_exporter history top"
+    );
+    assert_eq!(why("worker", &url).await, expected);
+    let expected = format!("top GAVE UP\n{rest}\n  do restart_exporter why top/worker");
+    assert_eq!(why("top", &url).await, expected);
+    exporter.shutdown().await;
+}
+
+// Restarts that were no failure of the child: its sibling's, and those that somebody asked for; and a mark just before.
+#[tokio::test]
+async fn siblings_and_requests_are_told_from_failures() {
+    let (exporter, _, url) = exporter().await;
+    let waits = |id| ChildSpec::task(id, |stop| async move { stop.stopped().await });
+    let (fail, failing) = tokio::sync::watch::channel(false);
+    let fails = ChildSpec::task("fails", move |_| {
+        let mut failing = failing.clone();
+        async move {
+            failing.mark_unchanged();
+            drop(failing.changed().await);
+            Err::<(), _>("upstream is gone")
+        }
+    });
+    let top = Supervisor::new("top").strategy(Strategy::OneForAll).max_restarts(9).max_seconds(3600);
+    let top = exporter.supervise(top.child(fails).child(waits("reader"))).await.unwrap();
+    assert_eq!(code(&run(&["mark", "deploy v2", &url]).await), 0);
+    fail.send_replace(true);
+    deaths(&exporter, "top", "fails", 1).await;
+    crate::world::until("the reader", async || {
+        let restarts = exporter.control().supervisors()[0].children[1].restarts;
+        (restarts == 1).then_some(())
+    })
+    .await;
+    top.terminate_child("reader").await.unwrap();
+    top.restart_child("reader").await.unwrap();
+    let expected = "top/reader OK 0 deaths in the last hour, 0 in the last day
+  budget 8 of 9 restarts left within T; with one more than that top gives up
+  next nothing: it runs, for T now
+  why nothing died
+  restarted 1× because a sibling failed, last CLOCK (T ago)
+  restarted 1× on request, last CLOCK (T ago)
+  do restart_exporter history top";
+    assert_eq!(why("reader", &url).await, expected);
+    let told = why("fails", &url).await;
+    assert!(told.contains("  mark CLOCK deploy v2 (T before it began)"), "{told}");
+    exporter.shutdown().await;
+}
+
+// A name that several have is not guessed; one that nobody has is said; a child that is gone is known by its deaths.
+#[tokio::test]
+async fn a_child_is_found_by_name_or_path_and_never_guessed() {
+    let (exporter, _, url) = exporter().await;
+    for name in ["one", "other"] {
+        exporter.supervise(Supervisor::new(name).max_restarts(9).child(script("api", "exit 1"))).await.unwrap();
+        deaths(&exporter, name, "api", 1).await;
+    }
+    let ended = run(&["why", "api", &url]).await;
+    assert_eq!(
+        (code(&ended), ended.stderr.as_str()),
+        (2, "restart_exporter: \"api\" may be one/api, other/api: which?\n")
+    );
+    assert!(why("other/api", &url).await.starts_with("other/api RESTARTING"));
+    let ended = run(&["why", "nobody", &url]).await;
+    assert_eq!((code(&ended), ended.stderr.contains("no child is named \"nobody\"")), (2, true), "{}", ended.stderr);
+    exporter.shutdown().await;
+}
