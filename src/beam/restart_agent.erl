@@ -83,14 +83,16 @@
 -define(BACKOFF_MIN_MS, 100).
 -define(BACKOFF_MAX_MS, 10000).
 
-%% A supervisor is asked for its state only if it is small, idle, and not more often than this.
+%% A supervisor is asked for its state only if it is small and idle; some are asked at once, many with a pause after each.
 -define(ASK_MAX_BYTES, 262144).
 -define(ASK_MAX_QUEUE, 10).
 -define(ASK_MS, 500).
+-define(ASK_AT_ONCE, 100).
 -define(ASK_PAUSE_MS, 20).
 %% Processes that are looked at in one go when supervisors are searched.
 -define(SCAN_SLICE, 500).
 
+-define(MAX_LABELS, 32).
 %% Bytes of a name and of a detail.
 -define(MAX_NAME, 64).
 -define(MAX_DETAIL, 256).
@@ -135,6 +137,7 @@
     phase = idle,        % idle | connecting | hello | live
     socket, helper, attempts = 0, last_error = none,
     sent = 0,            % last number sent on this connection
+    resumed = 0,         % number after which this connection began
     told = #{},          % keys that were sent on this connection
     progress = true,     % does the exporter want `started`?
     batch = ?BATCH,      % events in a frame
@@ -260,7 +263,7 @@ address(Text) ->
     end.
 
 labels(Labels) when is_map(Labels) -> labels(maps:to_list(Labels));
-labels(Labels) when is_list(Labels) -> [{label(Key), label(Value)} || {Key, Value} <- Labels].
+labels(Labels) when is_list(Labels) -> lists:sublist([{label(Key), label(Value)} || {Key, Value} <- Labels], ?MAX_LABELS).
 
 label(Atom) when is_atom(Atom) -> cut(atom_to_binary(Atom, utf8), ?MAX_NAME);
 label(Text) -> cut(unicode:characters_to_binary(Text), ?MAX_NAME).
@@ -552,10 +555,11 @@ init({agent, Shared, Options}) ->
     erlang:send_after(?TICK_MS, self(), tick),
     erlang:send_after(?CHECK_TAP_MS, self(), check_tap),
     erlang:send_after(?HEARTBEAT_MS, self(), heartbeat),
-    Asker = spawn_link(fun() -> asker(State#agent.shared) end),
+    Asker = spawn_link(fun() -> asker(?ASK_AT_ONCE, Shared) end),
     {ok, scan(watch_logger(State#agent{asker = Asker}))}.
 
-handle_call(status, _, #agent{} = S) -> {reply, maps:from_list([{connection, S#agent.phase}, {last_error, S#agent.last_error} | stats(S)]), S};
+handle_call(status, _, #agent{phase = Phase, last_error = Error, resumed = Resumed} = S) ->
+    {reply, maps:from_list([{connection, Phase}, {last_error, Error}, {resumed, Resumed} | stats(S)]), S};
 handle_call(_, _, S) -> {reply, {error, unknown_call}, S}.
 
 handle_cast(_, S) -> {noreply, S}.
@@ -889,7 +893,8 @@ welcome(Resume, Settings, #agent{shared = #shared{counters = Counters}} = S) ->
         phase = live, attempts = 0, last_error = none, heartbeat_ms = Heartbeat, progress = field(progress, Settings) =/= 0,
         batch = Batch
     }),
-    flush_sums(pump(send_stats(snapshot(S1#agent{sent = atomics:get(Counters, ?ACKED)})))).
+    Resumed = atomics:get(Counters, ?ACKED),
+    flush_sums(pump(send_stats(snapshot(S1#agent{sent = Resumed, resumed = Resumed})))).
 
 %% The ring forgets what was acked, and with the last word of a supervisor the supervisor itself.
 acked(Seq, #agent{shared = #shared{counters = Counters, unacked = Unacked, sups = Sups}} = S) ->
@@ -1155,13 +1160,14 @@ found({Pid, Behaviour}, #agent{shared = #shared{sups = Sups}} = S) ->
     end.
 
 %% Asks supervisors for their state, one after the other. What it gets holds start arguments; only a few words of it leave the process.
-asker(Shared) ->
+asker(AtOnce, Shared) ->
     receive
         {ask, Pid} ->
             whereis(?AGENT) ! {answer, Pid, ask(Pid, Shared)},
-            timer:sleep(?ASK_PAUSE_MS),
+            AtOnce > 0 orelse timer:sleep(?ASK_PAUSE_MS),
             erlang:garbage_collect(),
-            asker(Shared)
+            asker(max(0, AtOnce - 1), Shared)
+    after ?TICK_MS -> asker(?ASK_AT_ONCE, Shared)
     end.
 
 ask(Pid, Shared) ->
