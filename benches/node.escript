@@ -14,7 +14,8 @@ main([Address]) ->
     {ok, Module, Code} = compile:file(Source, [binary]),
     {module, _} = code:load_binary(Module, Source, Code),
     ok = logger:remove_handler(default),
-    Measure = fun() -> [{terminated, report(child_terminated, error)}, {progress, report(progress, info)}, {restarts, restarts()}] end,
+    Measure = fun() -> [{terminated, report(child_terminated, error)}, {progress, report(progress, info)},
+                        {restarts, lists:max([restarts() || _ <- lists:seq(1, 5)])}] end,
     _ = Measure(),
     Without = Measure(),
     {ok, _} = restart_agent:start(#{address => Address}),
@@ -39,10 +40,9 @@ row(What, Without, With) -> io:format("~-70ts ~12ts ~24ts~n", [What, Without, Wi
 us(Key, Figures) -> io_lib:format("~.2f", [proplists:get_value(Key, Figures)]).
 per_second(Figures) -> integer_to_list(round(proplists:get_value(restarts, Figures))).
 
-%% Microseconds of a report, median of bursts that the agent has the time to take in.
+%% Microseconds of a report, the best of bursts that the agent has the time to take in: what else the machine does only adds to them.
 report(Label, Level) ->
-    Times = [begin settle(), {Us, ok} = timer:tc(fun() -> reports(?BURST, Label, Level) end), Us / ?BURST end || _ <- lists:seq(1, 9)],
-    lists:nth(5, lists:sort(Times)).
+    lists:min([begin settle(), {Us, ok} = timer:tc(fun() -> reports(?BURST, Label, Level) end), Us / ?BURST end || _ <- lists:seq(1, 15)]).
 
 %% As supervisor.erl does it.
 reports(0, _, _) -> ok;
@@ -84,9 +84,8 @@ supervisor_flags() ->
     case erlang:module_loaded(bench_callback) of
         true -> bench_callback;
         false ->
-            Forms = [erl_syntax:revert(Form) || Form <- [
-                {attribute, 1, module, bench_callback}, {attribute, 1, export, [{init, 1}]},
-                {function, 1, init, 1, [{clause, 1, [{var, 1, 'Args'}], [], [{tuple, 1, [{atom, 1, ok}, {var, 1, 'Args'}]}]}]}]],
+            Forms = [{attribute, 1, module, bench_callback}, {attribute, 1, export, [{init, 1}]},
+                     {function, 1, init, 1, [{clause, 1, [{var, 1, 'Args'}], [], [{tuple, 1, [{atom, 1, ok}, {var, 1, 'Args'}]}]}]}],
             {ok, Module, Code} = compile:forms(Forms),
             {module, Module} = code:load_binary(Module, "bench_callback", Code),
             Module
@@ -102,10 +101,10 @@ overflow() ->
     settle(),
     ok = sys:suspend(restart_agent),
     reports(20000, child_terminated, error),
-    {Us, ok} = timer:tc(fun() -> reports(20000, child_terminated, error) end),
+    Us = lists:min([element(1, timer:tc(fun() -> reports(?BURST, child_terminated, error) end)) || _ <- lists:seq(1, 5)]),
     ok = sys:resume(restart_agent),
     settle(),
-    Us / 20000.
+    Us / ?BURST.
 
 million() ->
     Start = erlang:monotonic_time(millisecond),

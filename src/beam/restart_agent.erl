@@ -483,6 +483,12 @@ ensure_tap(#shared{counters = Counters} = Shared) ->
             true
     end.
 
+check_tap(S) ->
+    case ensure_tap(S#agent.shared) of
+        true -> send_stats(S);
+        false -> S
+    end.
+
 %% The level below which others see nothing of a module: the primary one, or what someone set for the module. Ours is debug.
 thresholds([Supervisor, Bridge], Before) ->
     {Supervisor0, Bridge0} = case Before of
@@ -585,12 +591,10 @@ handle_info(tick, S) ->
     {noreply, flush_sums(pump(S))};
 handle_info(check_tap, S) ->
     erlang:send_after(?CHECK_TAP_MS, self(), check_tap),
-    ensure_tap(S#agent.shared),
-    {noreply, watch_logger(S)};
+    {noreply, watch_logger(check_tap(S))};
 handle_info({check_tap_again, Times}, S) ->
-    ensure_tap(S#agent.shared),
     Times > 0 andalso erlang:send_after(?BACKOFF_MIN_MS, self(), {check_tap_again, Times - 1}),
-    {noreply, S};
+    {noreply, check_tap(S)};
 handle_info(heartbeat, S) ->
     erlang:send_after(S#agent.heartbeat_ms, self(), heartbeat),
     {noreply, send_stats(S)};

@@ -6,6 +6,7 @@
 )]
 
 mod backoff;
+mod beam;
 mod cli;
 mod client;
 mod config_file;
