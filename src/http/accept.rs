@@ -27,7 +27,7 @@ pub(super) fn format<'a>(accept: impl IntoIterator<Item = &'a str>) -> Format {
     liked.map_or(Format::Text, |(format, _)| format)
 }
 
-/// Do these values of `Accept-Encoding` like gzip at least as much as no coding?
+/// Do these values of `Accept-Encoding` like gzip at least as much as no coding, and refuse it nowhere?
 pub(super) fn gzip<'a>(accept_encoding: impl IntoIterator<Item = &'a str>) -> bool {
     let (mut gzip, mut identity, mut any) = (None, None, None);
     for element in elements(accept_encoding) {
@@ -38,7 +38,12 @@ pub(super) fn gzip<'a>(accept_encoding: impl IntoIterator<Item = &'a str>) -> bo
             () if element.is("*") => &mut any,
             () => continue,
         };
-        *known = Some(known.map_or(quality, |known| known.max(quality)));
+        // A refusal counts, whatever else is said of the same coding; else the better quality.
+        *known = Some(match *known {
+            Some(known) if known == 0.0 || quality == 0.0 => 0.0,
+            Some(known) => known.max(quality),
+            None => quality,
+        });
     }
     let gzip = gzip.or(any).unwrap_or(0.0);
     gzip > 0.0 && gzip >= identity.unwrap_or(0.0)
@@ -235,6 +240,9 @@ mod tests {
             ("gzip;q=0", false),
             ("gzip ; q=0.0", false),
             ("gzip;q=0, *", false),
+            ("gzip, gzip;q=0", false),
+            ("gzip;q=0, x-gzip;q=1", false),
+            ("gzip;q=0.2, gzip;q=0.9, identity;q=0.5", true),
             ("*;q=0", false),
             ("*", true),
             ("identity", false),

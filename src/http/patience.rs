@@ -226,6 +226,98 @@ mod tests {
         Metrics::new(MetricsConfig::default(), &Telemetry::new(), &analytics)
     }
 
+    fn limit(metrics: &Metrics, name: &str) -> u64 {
+        let series = format!("restart_exporter_limit_reached_total{{limit=\"{name}\"}} ");
+        let text = metrics.render();
+        text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap()
+    }
+
+    // A head that has begun must end within its time, however steadily it trickles; what was read before it began, and
+    // how long nothing was sent at all, does not count.
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_trickles_is_cut_off_and_one_that_has_ended_is_not() {
+        let (metrics, patience) = (metrics(), Patience::default());
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut server = Patient::new(server, patience.clone(), metrics.clone());
+        let wait = tokio::time::timeout(10 * HEAD_TIMEOUT, server.read_u8());
+        assert!(wait.await.is_err(), "a client that has sent nothing waits for no head");
+
+        client.write_u8(1).await.unwrap();
+        server.read_u8().await.unwrap();
+        patience.request();
+        let wait = tokio::time::timeout(10 * HEAD_TIMEOUT, server.read_u8());
+        assert!(wait.await.is_err(), "the head was read");
+
+        let start = Instant::now();
+        let trickle = tokio::spawn(async move {
+            while client.write_u8(2).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let cut_off = loop {
+            if let Err(error) = server.read_u8().await {
+                break error;
+            }
+        };
+        assert_eq!((cut_off.kind(), start.elapsed().as_secs()), (io::ErrorKind::TimedOut, HEAD_TIMEOUT.as_secs()));
+        assert_eq!(limit(&metrics, "http_request_header"), 1);
+        drop(server);
+        trickle.await.unwrap();
+    }
+
+    // Whoever does not take all that is ready within its time is cut off, even if some of it is taken all along. Long
+    // before that its place among the scrapes is free again.
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_trickles_gives_its_place_back_and_is_cut_off() {
+        let (metrics, patience) = (metrics(), Patience::default());
+        let places = Arc::new(tokio::sync::Semaphore::new(1));
+        let place = Arc::new(Mutex::new(places.clone().try_acquire_owned().ok()));
+        patience.hold(&place);
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut server = Patient::new(server, patience, metrics.clone());
+        let start = Instant::now();
+        let reader = tokio::spawn(async move {
+            while client.read_u8().await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let waits = places.clone();
+        let freed = tokio::spawn(async move {
+            let _free = waits.acquire().await.unwrap();
+            start.elapsed()
+        });
+        let cut_off = server.write_all(&[0; 100 * 1024]).await.unwrap_err();
+        assert_eq!((cut_off.kind(), start.elapsed().as_secs()), (io::ErrorKind::TimedOut, READER_TIMEOUT.as_secs()));
+        assert_eq!(freed.await.unwrap().as_secs(), SLOW_READER.as_secs());
+        assert_eq!(limit(&metrics, "http_slow_reader"), 1);
+        drop(server);
+        reader.await.unwrap();
+    }
+
+    // A reader that takes all that is ready in time may take its time for the next, as often as it likes.
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_all_in_time_is_served_for_as_long_as_it_reads() {
+        let metrics = metrics();
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut server = Patient::new(server, Patience::default(), metrics.clone());
+        let reader = tokio::spawn(async move {
+            let mut piece = [0; 128];
+            loop {
+                tokio::time::sleep(READER_TIMEOUT / 2).await;
+                if client.read_exact(&mut piece).await.is_err() {
+                    return;
+                }
+            }
+        });
+        for _ in 0..10 {
+            server.write_all(&[0; 128]).await.unwrap();
+            server.flush().await.unwrap();
+        }
+        assert_eq!(limit(&metrics, "http_slow_reader"), 0);
+        drop(server);
+        reader.await.unwrap();
+    }
+
     // Where requests share a connection it is closed after silence in both directions, and neither direction alone is
     // silence: not what the client sends, and not what it is sent.
     #[tokio::test(start_paused = true)]

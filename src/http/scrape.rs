@@ -173,3 +173,56 @@ impl Source {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analytics::{Analytics, AnalyticsConfig};
+    use crate::event::{Event, Payload, Pid, SupervisorEvent, SupervisorRef};
+    use crate::metrics::MetricsConfig;
+    use crate::telemetry::{Telemetry, now};
+    use std::time::Duration;
+
+    /// Metrics with more text than is built at first.
+    fn metrics() -> Metrics {
+        let (telemetry, analytics) = (Telemetry::new(), Analytics::new(AnalyticsConfig::default()));
+        let metrics = Metrics::new(MetricsConfig::default(), &telemetry, &analytics);
+        metrics.attach().unwrap();
+        for number in 0..200 {
+            let supervisor = Arc::new(SupervisorRef::new(Pid::Task(number), format!("supervisor-{number}"), None));
+            let payload =
+                Payload::SupervisorInit { strategy: None, max_restarts: None, max_seconds: None, parent: None };
+            telemetry.execute(&Event::Supervisor(SupervisorEvent { supervisor, time: now(), payload }));
+        }
+        metrics
+    }
+
+    // What is ready is sent; whatever would come after the scraper's time is not built any more, and counted.
+    #[test]
+    fn a_scrape_is_cut_off_when_the_time_of_its_scraper_is_over() {
+        let metrics = metrics();
+        let counted = |count: u64| {
+            let line = format!("restart_exporter_limit_reached_total{{limit=\"http_scrape_time\"}} {count}\n");
+            metrics.render().contains(&line)
+        };
+        for (gzip, number) in [(false, 1), (true, 2)] {
+            let mut late = Scrape::new(metrics.clone(), Format::Text, gzip, monotonic_now(), Place::new(None, None));
+            if !gzip {
+                late.fill();
+                assert!(late.take_whole().is_none());
+                (0..PIECES_AT_FIRST).for_each(|_| assert!(matches!(late.next(), Some(Ok(_)))));
+            }
+            assert!(matches!(late.next(), Some(Err(BodyError::TimedOut))));
+            assert!(late.next().is_none(), "nothing comes after the end");
+            assert!(counted(number));
+        }
+        let in_time = monotonic_now() + Duration::from_secs(3600);
+        let mut whole = Scrape::new(metrics.clone(), Format::Text, false, in_time, Place::new(None, None));
+        let mut text = Vec::new();
+        while let Some(piece) = whole.next() {
+            text.extend_from_slice(&piece.unwrap());
+        }
+        assert!(text.len() > PIECES_AT_FIRST * PIECE_BYTES && text.ends_with(b"\n"));
+        assert!(counted(2));
+    }
+}

@@ -22,6 +22,7 @@ mod operator;
 mod otp_suite;
 mod processes;
 mod prometheus;
+mod stored;
 mod support;
 mod telemetry_suite;
 mod web_config;

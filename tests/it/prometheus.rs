@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::world::{Prometheus, Running, get, is_alive, sample, soon, until};
 
-const TREE: &str = r#"
+pub(crate) const TREE: &str = r#"
     [[supervisor]]
     name = "shop"
     max_restarts = 100
@@ -48,7 +48,7 @@ async fn pid_of(exporter: &Running, child: &str) -> u64 {
 }
 
 /// Kills the run of a child as `kill -9` does, and returns when the history shows the restart.
-async fn kill_and_see_restarted(exporter: &Running, child: &str) -> u64 {
+pub(crate) async fn kill_and_see_restarted(exporter: &Running, child: &str) -> u64 {
     let pid = pid_of(exporter, child).await;
     let restarts = async || {
         let path = format!("/api/v1/history?supervisor=shop&child={child}&event=restarted");

@@ -75,9 +75,11 @@ impl ClientCertificates {
         }
         if let Some(sans) = &allowed_sans {
             let place = Place::of(sans, "tls_server_config.client_allowed_sans");
-            if !matches!(kind, Kind::RequireAny | Kind::RequireAndVerify) {
+            // Any certificate can claim any name: only a verified one proves it.
+            if *kind != Kind::RequireAndVerify {
                 return Err(place.fault(
-                    "it needs `client_auth_type: RequireAndVerifyClientCert`, else whoever shows no certificate gets in",
+                    "it needs `client_auth_type: RequireAndVerifyClientCert`, else whoever shows no certificate, or one \
+                     made at home, gets in",
                 ));
             }
             if sans.value.is_empty() {

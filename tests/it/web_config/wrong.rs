@@ -93,6 +93,10 @@ fn a_wrong_file_is_refused_with_line_column_and_key() {
             ":5:24: tls_server_config.client_allowed_sans: it needs",
         ),
         (
+            tls("client_auth_type: RequireAnyClientCert\nclient_allowed_sans: [a]"),
+            ":5:24: tls_server_config.client_allowed_sans: it needs",
+        ),
+        (
             tls(&(client_certificates() + "\nclient_allowed_sans: []")),
             ":6:24: tls_server_config.client_allowed_sans: there is no name",
         ),
