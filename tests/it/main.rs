@@ -14,6 +14,7 @@ mod corpus;
 mod dashboards;
 mod docs;
 mod document;
+mod dynamic;
 mod endpoint;
 mod endpoint_end;
 mod formats;
