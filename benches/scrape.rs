@@ -7,15 +7,14 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::process::Command;
 
-use prometheus::{Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
-use restart_exporter::metrics::{Format, Metrics, PIECE_BYTES};
-use restart_exporter::telemetry::{monotonic_now, now};
+use prometheus::Registry;
+use restart_exporter::metrics::PIECE_BYTES;
+use restart_exporter::telemetry::monotonic_now;
 
-use support::events::Tree;
+use support::same_series::{encode, is_same, plain_registry, stream};
 use support::{Attached, Target};
 
 const CHILDREN: usize = 4;
@@ -33,7 +32,7 @@ struct Setup {
 
 impl Setup {
     fn new(supervisors: usize) -> Self {
-        let ours = ours_of(supervisors);
+        let ours = Attached::after_crashes(supervisors, CHILDREN);
         let collected = Registry::new();
         collected.register(Box::new(ours.metrics.collector())).unwrap();
         let plain = plain_registry(&ours.metrics.render());
@@ -47,129 +46,11 @@ impl Setup {
     }
 }
 
-/// Supervisors each of whose children was restarted twice.
-fn ours_of(supervisors: usize) -> Attached {
-    let ours = Attached::for_supervisors(supervisors, supervisors * CHILDREN);
-    let (trees, time) = (Tree::forest(supervisors, CHILDREN), now());
-    trees.iter().for_each(|tree| tree.start(&ours.telemetry, time));
-    for round in 0..CHILDREN as u64 * 2 {
-        for tree in &trees {
-            tree.crash(round, time).iter().for_each(|event| ours.telemetry.execute(event));
-        }
-    }
-    ours
-}
-
-/// A sample line.
-struct Sample<'a> {
-    name: &'a str,
-    labels: Vec<(&'a str, &'a str)>,
-    value: f64,
-}
-
-impl<'a> Sample<'a> {
-    /// Reads a line. No label of the bench needs escaping.
-    fn read(line: &'a str) -> Self {
-        let (series, value) = line.rsplit_once(' ').unwrap();
-        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-        let pairs = labels.trim_end_matches('}').split(',').filter(|pair| !pair.is_empty());
-        let labels =
-            pairs.map(|pair| pair.split_once('=').unwrap()).map(|(name, value)| (name, value.trim_matches('"')));
-        Self { name, labels: labels.collect(), value: value.parse().unwrap() }
-    }
-}
-
-/// The metrics of supervisors that a text shows, kept as a user of `prometheus` would.
-fn plain_registry(text: &str) -> Registry {
-    let registry = Registry::new();
-    let mut families = text.split("# HELP ").filter(|family| family.starts_with("supervisor_"));
-    families.by_ref().for_each(|family| plain_family(&registry, family));
-    registry
-}
-
-fn plain_family(registry: &Registry, family: &str) {
-    let (help, rest) = family.split_once('\n').unwrap();
-    let (name, help) = help.split_once(' ').unwrap();
-    let (kind, lines) = rest.split_once('\n').unwrap();
-    let mut samples = lines.lines().map(Sample::read).peekable();
-    let Some(first) = samples.peek() else { return };
-    if first.labels.is_empty() {
-        let gauge = prometheus::Gauge::new(name, help).unwrap();
-        gauge.set(first.value);
-        registry.register(Box::new(gauge)).unwrap();
-        return;
-    }
-    let names: Vec<&str> = first.labels.iter().map(|(name, _)| *name).filter(|name| *name != "le").collect();
-    fn values<'a>(sample: &Sample<'a>) -> Vec<&'a str> {
-        sample.labels.iter().filter(|(name, _)| *name != "le").map(|(_, value)| *value).collect()
-    }
-    match kind.rsplit(' ').next().unwrap() {
-        "counter" => {
-            let vec = IntCounterVec::new(Opts::new(name, help), &names).unwrap();
-            samples.for_each(|sample| vec.with_label_values(&values(&sample)).inc_by(sample.value as u64));
-            registry.register(Box::new(vec)).unwrap();
-        }
-        "gauge" => {
-            let vec = GaugeVec::new(Opts::new(name, help), &names).unwrap();
-            samples.for_each(|sample| vec.with_label_values(&values(&sample)).set(sample.value));
-            registry.register(Box::new(vec)).unwrap();
-        }
-        _ => {
-            let bounds = lines.lines().map(Sample::read).map_while(|sample| {
-                let bound = sample.labels.iter().find(|(name, _)| *name == "le")?.1;
-                bound.parse::<f64>().ok().filter(|bound| bound.is_finite())
-            });
-            let vec = HistogramVec::new(HistogramOpts::new(name, help).buckets(bounds.collect()), &names).unwrap();
-            let mut sum = 0.0;
-            for sample in samples {
-                if sample.name.ends_with("_sum") {
-                    sum = sample.value;
-                } else if sample.name.ends_with("_count") {
-                    // All observations of a series of the bench are equal.
-                    let histogram = vec.with_label_values(&values(&sample));
-                    (0..sample.value as u64).for_each(|_| histogram.observe(sum / sample.value));
-                }
-            }
-            registry.register(Box::new(vec)).unwrap();
-        }
-    }
-}
-
-/// Our text, each piece in the same buffer.
-fn stream(metrics: &Metrics, piece: &mut Vec<u8>) -> usize {
-    let (mut exposition, mut bytes) = (metrics.exposition(Format::Text), 0);
-    while exposition.next_piece(piece) {
-        bytes += black_box(&*piece).len();
-    }
-    bytes
-}
-
-/// What every example does.
-fn encode(registry: &Registry) -> Vec<u8> {
-    let mut text = Vec::new();
-    TextEncoder::new().encode(&registry.gather(), &mut text).unwrap();
-    text
-}
-
-/// All series of supervisors with their values, whatever the order of lines and labels.
-fn series(text: &str) -> BTreeMap<String, f64> {
-    let lines = text.lines().filter(|line| line.starts_with("supervisor_"));
-    let samples = lines.map(Sample::read).map(|mut sample| {
-        sample.labels.sort_unstable();
-        // The encoder writes a bound as `1`.
-        (format!("{}{:?}", sample.name, sample.labels).replace(".0\")", "\")"), sample.value)
-    });
-    samples.collect()
-}
-
 /// A comparison of different texts would be none.
 fn check(setup: &Setup) {
-    let ours = series(&setup.ours.metrics.render());
+    let ours = setup.ours.metrics.render();
     for registry in [&setup.collected, &setup.plain] {
-        let theirs = series(&String::from_utf8(encode(registry)).unwrap());
-        assert!(ours.keys().eq(theirs.keys()), "different series");
-        let differs = |(ours, theirs): (&f64, &f64)| (ours - theirs).abs() > 1e-9 * ours.abs();
-        assert!(!ours.values().zip(theirs.values()).any(differs), "different values");
+        assert!(is_same(&ours, &String::from_utf8(encode(registry)).unwrap()));
     }
 }
 
@@ -227,7 +108,7 @@ fn text_lines(text: &[u8]) -> usize {
 
 fn main() {
     if let Ok(supervisors) = std::env::var(PEAK_ENV) {
-        let ours = ours_of(supervisors.parse().unwrap());
+        let ours = Attached::after_crashes(supervisors.parse().unwrap(), CHILDREN);
         println!("{}", support::peak(|| _ = stream(&ours.metrics, &mut Vec::new())));
         return;
     }

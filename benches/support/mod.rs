@@ -6,6 +6,7 @@
 #![allow(dead_code)] // Each bench uses a part of it.
 
 pub(crate) mod events;
+pub(crate) mod same_series;
 
 use std::time::Duration;
 
@@ -31,6 +32,13 @@ impl Attached {
         analytics.attach(&telemetry).unwrap();
         metrics.attach().unwrap();
         Self { telemetry, analytics, metrics }
+    }
+
+    /// So many supervisors, each of whose children was restarted twice.
+    pub(crate) fn after_crashes(supervisors: usize, children: usize) -> Self {
+        let attached = Self::for_supervisors(supervisors, supervisors * children);
+        events::crashes(&attached.telemetry, supervisors, children);
+        attached
     }
 }
 

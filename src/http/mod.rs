@@ -16,7 +16,7 @@ use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::control::Control;
@@ -26,6 +26,7 @@ use access::{Admission, Channel, Entered};
 use listener::Connection;
 use patience::{Patience, Patient};
 use scrape::Scrapes;
+use seats::{Seats, Taken};
 
 mod accept;
 mod access;
@@ -38,6 +39,7 @@ mod patience;
 mod respond;
 mod router;
 mod scrape;
+mod seats;
 mod shapes;
 
 pub use access::{Access, HANDSHAKE_TIMEOUT, MAX_WEB_CONFIG_BYTES, Peer, Viewer, WebConfigError};
@@ -48,7 +50,7 @@ pub use respond::ResponseBody;
 pub use router::{MAX_BODY_BYTES, NOT_FOUND, ROUTES, Route};
 pub use scrape::{BodyError, Scrape};
 
-/// Open connections; further clients wait until one is free.
+/// Open connections; for a client beyond them, the one on which nothing has moved for longest is closed.
 pub const MAX_CONNECTIONS: usize = 512;
 
 /// How much of the head of a request may wait for its end, in bytes; beyond, the answer is 431. A head of twice as many
@@ -157,16 +159,16 @@ impl App {
     /// Serves a listener until `shutdown`, then lets requests that are being answered finish for [`DRAIN_TIMEOUT`].
     pub async fn serve(&self, listener: impl Into<Listener>, shutdown: impl Future<Output = ()>) {
         let listener = listener.into();
-        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let seats = Seats::new();
         let (graceful, closing) = (GracefulShutdown::new(), watch::Sender::new(()));
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let accepted = tokio::select! {
                 () = &mut shutdown => break,
-                accepted = self.accept(&listener, &connections) => accepted,
+                accepted = self.accept(&listener, &seats) => accepted,
             };
-            if let Some((stream, permit)) = accepted {
-                self.spawn_connection(stream, permit, graceful.watcher(), closing.subscribe());
+            if let Some((stream, taken)) = accepted {
+                self.spawn_connection(stream, taken, graceful.watcher(), closing.subscribe());
             }
         }
         drop((listener, closing));
@@ -175,61 +177,54 @@ impl App {
         }
     }
 
-    /// The next connection, once there is room for it; none after an error of the system.
-    async fn accept(
-        &self,
-        listener: &Listener,
-        connections: &Arc<Semaphore>,
-    ) -> Option<(Connection, OwnedSemaphorePermit)> {
-        let permit = match connections.clone().try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
-                self.metrics.limit_reached(Limit::HttpConnections);
-                connections.clone().acquire_owned().await.ok()?
-            }
-        };
-        match listener.accept().await {
-            Ok(stream) => Some((stream, permit)),
+    /// The next connection, which has a seat; none after an error of the system.
+    async fn accept(&self, listener: &Listener, seats: &Seats) -> Option<(Connection, Taken)> {
+        let stream = match listener.accept().await {
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(err = %error, "cannot accept a connection");
                 sleep(ACCEPT_PAUSE).await;
-                None
+                return None;
             }
+        };
+        if let Some(taken) = seats.try_take() {
+            return Some((stream, taken));
         }
+        self.metrics.limit_reached(Limit::HttpConnections);
+        Some((stream, seats.take_from_most_silent().await?))
     }
 
-    fn spawn_connection(
-        &self,
-        stream: Connection,
-        permit: OwnedSemaphorePermit,
-        watcher: Watcher,
-        mut closing: watch::Receiver<()>,
-    ) {
+    fn spawn_connection(&self, stream: Connection, taken: Taken, watcher: Watcher, mut closing: watch::Receiver<()>) {
         let app = self.clone();
         tokio::spawn(async move {
-            let entered = tokio::select! {
-                entered = app.access.enter(stream, &app.metrics) => entered,
-                // Who has not come in yet need not be waited for.
-                _ = closing.changed() => None,
-            };
-            if let Some(entered) = entered
-                && let Err(error) = app.converse(entered, watcher).await
-            {
-                if error.is_parse_too_large() {
-                    app.metrics.limit_reached(Limit::HttpRequestHeader);
-                } else if error.is_timeout() {
-                    app.metrics.limit_reached(Limit::HttpIdle);
+            let seat = taken.seat.clone();
+            let served = async {
+                let entered = tokio::select! {
+                    entered = app.access.enter(stream, &app.metrics) => entered,
+                    // Who has not come in yet need not be waited for.
+                    _ = closing.changed() => None,
+                };
+                if let Some(entered) = entered
+                    && let Err(error) = app.converse(entered, Patience::new(seat.clone()), watcher).await
+                {
+                    if error.is_parse_too_large() {
+                        app.metrics.limit_reached(Limit::HttpRequestHeader);
+                    } else if error.is_timeout() {
+                        app.metrics.limit_reached(Limit::HttpIdle);
+                    }
+                    tracing::debug!(err = %error, "connection ended");
                 }
-                tracing::debug!(err = %error, "connection ended");
+            };
+            tokio::select! {
+                () = served => {}
+                () = taken.seat.told_to_leave() => tracing::debug!("connection closed to make room"),
             }
-            drop(permit);
         });
     }
 
     /// Answers what comes on a connection until it ends.
-    async fn converse(&self, entered: Entered, watcher: Watcher) -> hyper::Result<()> {
+    async fn converse(&self, entered: Entered, patience: Patience, watcher: Watcher) -> hyper::Result<()> {
         let Entered { stream, h2, channel } = entered;
-        let patience = Patience::default();
         let (app, told) = (self.clone(), patience.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             let (app, patience) = (app.clone(), told.clone());

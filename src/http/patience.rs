@@ -13,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::IDLE_TIMEOUT;
+use super::seats::Seat;
 use crate::metrics::{Limit, Metrics};
 
 /// Longest time from the first byte of a request to the end of its head.
@@ -26,11 +27,11 @@ pub const READER_TIMEOUT: Duration = Duration::from_secs(30);
 pub const SLOW_READER: Duration = Duration::from_secs(1);
 
 /// What the two sides of a connection, the socket and the answer, know of each other. Clones share it.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Patience(Arc<Shared>);
 
-#[derive(Default)]
 struct Shared {
+    seat: Arc<Seat>,
     /// Requests whose head has been read.
     requests: AtomicU64,
     /// Where the scrape that is being answered has its place.
@@ -55,6 +56,11 @@ type Alarm = Pin<Box<Sleep>>;
 // === impl Patience ===
 
 impl Patience {
+    /// For the connection on this seat.
+    pub(super) fn new(seat: Arc<Seat>) -> Self {
+        Self(Arc::new(Shared { seat, requests: AtomicU64::new(0), place: Mutex::default() }))
+    }
+
     /// Notes that the head of a request has been read.
     pub(super) fn request(&self) {
         self.0.requests.fetch_add(1, Ordering::Relaxed);
@@ -92,6 +98,9 @@ impl<S> Patient<S> {
 
     /// The client sent something, or did not.
     fn has_read(&mut self, some: bool, cx: &mut Context<'_>) -> io::Result<()> {
+        if some {
+            self.patience.0.seat.moved();
+        }
         if let Some(alarm) = &mut self.silent {
             if some {
                 alarm.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
@@ -140,8 +149,11 @@ impl<S> Patient<S> {
 
     /// Bytes have left.
     fn moved(&mut self, written: &Poll<io::Result<usize>>) {
-        if let (Some(alarm), Poll::Ready(Ok(1..))) = (&mut self.silent, written) {
-            alarm.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
+        if let Poll::Ready(Ok(1..)) = written {
+            self.patience.0.seat.moved();
+            if let Some(alarm) = &mut self.silent {
+                alarm.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
+            }
         }
     }
 
@@ -217,9 +229,14 @@ fn too_slow(message: &str) -> io::Error {
 mod tests {
     use super::*;
     use crate::analytics::{Analytics, AnalyticsConfig};
+    use crate::http::seats::Seats;
     use crate::metrics::MetricsConfig;
     use crate::telemetry::Telemetry;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn patience() -> Patience {
+        Patience::new(Seats::new().try_take().unwrap().seat.clone())
+    }
 
     fn metrics() -> Metrics {
         let analytics = Analytics::new(AnalyticsConfig::default());
@@ -236,7 +253,7 @@ mod tests {
     // how long nothing was sent at all, does not count.
     #[tokio::test(start_paused = true)]
     async fn a_head_that_trickles_is_cut_off_and_one_that_has_ended_is_not() {
-        let (metrics, patience) = (metrics(), Patience::default());
+        let (metrics, patience) = (metrics(), patience());
         let (mut client, server) = tokio::io::duplex(64);
         let mut server = Patient::new(server, patience.clone(), metrics.clone());
         let wait = tokio::time::timeout(10 * HEAD_TIMEOUT, server.read_u8());
@@ -269,7 +286,7 @@ mod tests {
     // before that its place among the scrapes is free again.
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_trickles_gives_its_place_back_and_is_cut_off() {
-        let (metrics, patience) = (metrics(), Patience::default());
+        let (metrics, patience) = (metrics(), patience());
         let places = Arc::new(tokio::sync::Semaphore::new(1));
         let place = Arc::new(Mutex::new(places.clone().try_acquire_owned().ok()));
         patience.hold(&place);
@@ -299,7 +316,7 @@ mod tests {
     async fn a_reader_that_takes_all_in_time_is_served_for_as_long_as_it_reads() {
         let metrics = metrics();
         let (mut client, server) = tokio::io::duplex(64);
-        let mut server = Patient::new(server, Patience::default(), metrics.clone());
+        let mut server = Patient::new(server, patience(), metrics.clone());
         let reader = tokio::spawn(async move {
             let mut piece = [0; 128];
             loop {
@@ -323,7 +340,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_shared_connection_is_closed_after_silence_alone() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut server = Patient::multiplexed(server, Patience::default(), metrics());
+        let mut server = Patient::multiplexed(server, patience(), metrics());
         let start = Instant::now();
         let almost = IDLE_TIMEOUT - Duration::from_secs(1);
         for turn in 0..6 {

@@ -8,7 +8,7 @@ use crate::event::NodeLimit;
 /// What is bounded: the closed set behind `restart_exporter_limit_reached_total`, all from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// A connection was refused or had to wait because too many are open. Spelled `http_connections`.
+    /// A connection was refused, or another one closed for it, because too many are open. Spelled `http_connections`.
     HttpConnections,
     /// The head of a request was too long, or took too long. Spelled `http_request_header`.
     HttpRequestHeader,

@@ -1,6 +1,6 @@
 //! The formats of the exposition, read by parsers that are not ours, and the headers that choose between them.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,14 @@ use proptest::test_runner::TestRunner;
 use restart_exporter::Exporter;
 use restart_exporter::analytics::{Analytics, AnalyticsConfig};
 use restart_exporter::event::{ChildRef, ChildType, Event, Payload, Pid, Restart, SupervisorEvent, SupervisorRef};
+use restart_exporter::http::MAX_CONNECTIONS;
 use restart_exporter::metrics::{Format, Metrics, MetricsConfig};
 use restart_exporter::telemetry::{Telemetry, now};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::world::{Running, exchange, get, listening, sample, until};
+use crate::world::{Running, exchange, get, listening, sample, soon, until};
 
 /// Reads an exposition with the parsers of PyPI's `prometheus_client`, and prints its samples in one order and form.
 const PARSE: &str = r"
@@ -180,4 +181,19 @@ async fn a_scrape_beyond_the_limit_gets_a_503() {
     })
     .await;
     assert!(sample(&text, r#"restart_exporter_limit_reached_total{limit="http_scrapes"}"#) >= Some(1.0));
+}
+
+// Who sits idle keeps nobody out: when all connections are taken, the one on which nothing has moved for longest is closed
+// for the next client, and counted.
+#[tokio::test]
+async fn idle_connections_keep_no_scraper_out() {
+    let exporter = Running::start(&["run"]).await;
+    let mut idle = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        idle.push(TcpStream::connect(exporter.address).await.unwrap());
+    }
+    let text = exporter.get("/metrics").await.body;
+    let closed = sample(&text, r#"restart_exporter_limit_reached_total{limit="http_connections"}"#);
+    assert_eq!(closed, Some(1.0));
+    assert_eq!(soon("the end of the oldest", idle[0].read_u8()).await.unwrap_err().kind(), ErrorKind::UnexpectedEof);
 }
