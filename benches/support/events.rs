@@ -7,7 +7,7 @@ use restart_exporter::event::{
     Action, ChildRef, ChildType, Decision, Event, ExitReason, Payload, Pid, Restart, RestartCause, Strategy,
     SupervisorEvent, SupervisorRef, Timestamp,
 };
-use restart_exporter::telemetry::{Telemetry, now};
+use restart_exporter::telemetry::Telemetry;
 
 const LIFETIME: Duration = Duration::from_millis(250);
 const DOWNTIME: Duration = Duration::from_micros(40);
@@ -85,13 +85,6 @@ impl Tree {
 /// Crashes of all trees in turn, `rounds` of each, at one moment.
 pub(crate) fn storm(trees: &[Tree], rounds: u64, time: Timestamp) -> Vec<Event> {
     (0..rounds).flat_map(|round| trees.iter().flat_map(move |tree| tree.crash(round, time))).collect()
-}
-
-/// Tells of so many supervisors, each of whose children is restarted twice.
-pub(crate) fn crashes(telemetry: &Telemetry, supervisors: usize, children: usize) {
-    let (trees, time) = (Tree::forest(supervisors, children), now());
-    trees.iter().for_each(|tree| tree.start(telemetry, time));
-    storm(&trees, children as u64 * 2, time).iter().for_each(|event| telemetry.execute(event));
 }
 
 /// The moment `after` another.

@@ -13,7 +13,9 @@ use std::time::Duration;
 use criterion::Criterion;
 use restart_exporter::analytics::{Analytics, AnalyticsConfig};
 use restart_exporter::metrics::{Metrics, MetricsConfig};
-use restart_exporter::telemetry::{Telemetry, monotonic_now};
+use restart_exporter::telemetry::{Telemetry, monotonic_now, now};
+
+use events::{Tree, storm};
 
 /// A bus with history and metrics attached.
 pub(crate) struct Attached {
@@ -37,9 +39,16 @@ impl Attached {
     /// So many supervisors, each of whose children was restarted twice.
     pub(crate) fn after_crashes(supervisors: usize, children: usize) -> Self {
         let attached = Self::for_supervisors(supervisors, supervisors * children);
-        events::crashes(&attached.telemetry, supervisors, children);
+        crashes(&attached.telemetry, supervisors, children);
         attached
     }
+}
+
+/// Tells of so many supervisors, each of whose children is restarted twice.
+pub(crate) fn crashes(telemetry: &Telemetry, supervisors: usize, children: usize) {
+    let (trees, time) = (Tree::forest(supervisors, children), now());
+    trees.iter().for_each(|tree| tree.start(telemetry, time));
+    storm(&trees, children as u64 * 2, time).iter().for_each(|event| telemetry.execute(event));
 }
 
 /// Criterion with short runs: what counts are the ratios below it.

@@ -59,7 +59,7 @@ async fn serve_encoder(supervisors: usize) {
 async fn serve_ours(supervisors: usize) {
     let exporter = Exporter::builder().max_supervisors(supervisors).max_children(supervisors * CHILDREN, CHILDREN);
     let exporter = exporter.build().unwrap();
-    support::events::crashes(exporter.telemetry(), supervisors, CHILDREN);
+    support::crashes(exporter.telemetry(), supervisors, CHILDREN);
     println!("{}", exporter.listen("127.0.0.1:0").await.unwrap());
     exporter.serve(std::future::pending::<()>()).await.unwrap();
 }
