@@ -190,8 +190,13 @@ mod tests {
         metrics.attach().unwrap();
         for number in 0..200 {
             let supervisor = Arc::new(SupervisorRef::new(Pid::Task(number), format!("supervisor-{number}"), None));
-            let payload =
-                Payload::SupervisorInit { strategy: None, max_restarts: None, max_seconds: None, parent: None };
+            let payload = Payload::SupervisorInit {
+                strategy: None,
+                max_restarts: None,
+                max_seconds: None,
+                parent: None,
+                found: false,
+            };
             telemetry.execute(&Event::Supervisor(SupervisorEvent { supervisor, time: now(), payload }));
         }
         metrics
