@@ -46,6 +46,12 @@ impl Control {
         Self { analytics, tops: Arc::default() }
     }
 
+    /// The same, but supervisors are looked for on this Erlang node alone. Without a node one of this process goes before one of
+    /// a node.
+    pub fn on(&self, node: Option<&str>) -> Self {
+        Self { analytics: self.analytics.on(node), tops: self.tops.clone() }
+    }
+
     /// Makes a top supervisor known for operator verbs, instead of an ended one of the same name.
     ///
     /// # Errors

@@ -93,6 +93,8 @@ pub struct AllStats {
 #[derive(Clone)]
 pub struct Analytics {
     shared: Arc<Shared>,
+    /// The node that names are looked for on; none for everywhere.
+    node: Option<Arc<str>>,
 }
 
 struct Shared {
@@ -127,7 +129,7 @@ impl Analytics {
             total_restarts: AtomicU64::new(0),
             total_failures: AtomicU64::new(0),
         };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), node: None }
     }
 
     /// Takes in all supervisor events and marks of a bus from now on, under [`HANDLER_ID`]. Attaching again changes nothing.
@@ -152,7 +154,13 @@ impl Analytics {
     /// The record of a supervisor's name, if it is remembered.
     pub fn find(&self, name: &str) -> Option<Arc<Record>> {
         self.shared.records.expire(monotonic_now());
-        self.shared.records.find(name, None)
+        self.shared.records.find(name, self.node.as_deref())
+    }
+
+    /// The same, but names are looked for on this Erlang node alone. Without a node a name of this process goes before one of
+    /// a node.
+    pub fn on(&self, node: Option<&str>) -> Self {
+        Self { shared: self.shared.clone(), node: node.map(Into::into) }
     }
 
     /// The events of a supervisor that the filter wants, newest first, and between them the marks.

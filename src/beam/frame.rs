@@ -364,3 +364,95 @@ impl Default for FrameWriter {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(writer: FrameWriter) -> Vec<u8> {
+        writer.finish().split_off(4)
+    }
+
+    // ERTS user's guide: the smallest tag that holds an integer; the reader takes all of them.
+    #[test]
+    fn an_integer_is_read_as_it_was_written() {
+        for value in [0, 255, 256, -1, i64::from(i32::MIN), 1 << 40, i64::MIN, i64::MAX] {
+            let frame = written(FrameWriter::new().integer(value));
+            let mut reader = Reader::new(&frame).unwrap();
+            assert_eq!(reader.integer(), Ok(value));
+            reader.end().unwrap();
+        }
+        // term_to_binary(16#ffffffffffffffff): 64 bits, but not of ours.
+        let mut reader = Reader::new(&[131, 110, 8, 0, 255, 255, 255, 255, 255, 255, 255, 255]).unwrap();
+        assert_eq!(reader.integer(), Err(FrameError { what: "an integer beyond 64 bits", at: 1 }));
+    }
+
+    // term_to_binary({ab, [<<"x">>], [1, 2]}, [{minor_version, 2}]) of OTP 25.
+    #[test]
+    fn what_erlang_writes_is_read() {
+        let frame = [131, 104, 3, 119, 2, 97, 98, 108, 0, 0, 0, 1, 109, 0, 0, 0, 1, 120, 106, 107, 0, 2, 1, 2];
+        let mut reader = Reader::new(&frame).unwrap();
+        assert_eq!((reader.tuple(3), reader.atom(), reader.list()), (Ok(3), Ok("ab"), Ok(1)));
+        assert_eq!(reader.text().as_deref(), Ok("x"));
+        reader.end_list(1).unwrap();
+        assert_eq!(reader.raw(), Ok(&[107, 0, 2, 1, 2][..]));
+        reader.end().unwrap();
+    }
+
+    #[test]
+    fn terms_are_nested_eight_deep_and_no_deeper() {
+        let nested = |depth: usize| [vec![131], [104, 1].repeat(depth), vec![106]].concat();
+        Reader::new(&nested(MAX_DEPTH)).unwrap().skip(1).unwrap();
+        let error = Reader::new(&nested(MAX_DEPTH + 1)).unwrap().skip(1).unwrap_err();
+        assert_eq!(error, FrameError { what: "terms nested too deep", at: 1 + 2 * MAX_DEPTH });
+    }
+
+    // A list of 2^31-1 elements in six bytes: the count is held against what is left.
+    #[test]
+    fn a_count_beyond_the_frame_is_refused_before_anything_is_done_with_it() {
+        let error = Reader::new(&[131, 108, 127, 255, 255, 255]).unwrap().list().unwrap_err();
+        assert_eq!(error.to_string(), "more elements than bytes at byte 1");
+    }
+
+    proptest! {
+        // Whatever comes: an answer or an error within the frame, and never a panic.
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let frame = [&[131], &bytes[..]].concat();
+            let mut reader = Reader::new(&frame).unwrap();
+            if let Err(error) = reader.skip(1) {
+                prop_assert!(error.at <= frame.len());
+            }
+        }
+
+        // The same with bytes that are tags, which come further.
+        #[test]
+        fn any_tags_are_read_or_refused(
+            bytes in proptest::collection::vec(
+                prop::sample::select(vec![0u8, 1, 2, 3, 97, 98, 104, 106, 107, 108, 109, 110, 118, 119, 131, 255]),
+                0..300,
+            )
+        ) {
+            let frame = [&[131], &bytes[..]].concat();
+            let _ = crate::beam::message::read(&frame);
+            let mut reader = Reader::new(&frame).unwrap();
+            if reader.skip(1).is_ok() {
+                prop_assert!(reader.at <= frame.len());
+            }
+        }
+
+        // Any prefix of a good frame is refused, wherever it was cut.
+        #[test]
+        fn half_a_frame_is_refused(cut in 1usize..60) {
+            let frame = written(
+                FrameWriter::new().tuple(3).atom("hello").integer(1 << 40).list(2).binary(b"text").integer(7).end_list(),
+            );
+            if cut < frame.len() {
+                let mut reader = Reader::new(&frame[..cut]).unwrap();
+                prop_assert!(reader.skip(1).is_err());
+            }
+        }
+    }
+}

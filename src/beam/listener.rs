@@ -214,14 +214,15 @@ async fn converse<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
             () = tokio::time::sleep_until(ack_at) => None,
         };
         if let Some(frame) = frame {
-            let message = match message::read(frame) {
-                Ok(message) => message,
-                Err(error) => return Refusal::from(error).into(),
-            };
-            if matches!(message, Message::Bye(_)) {
-                return End::Bye;
-            }
             let mut bus = |event: &_| shared.telemetry.execute(event);
+            let message = match message::read(frame) {
+                Ok(Message::Bye(_)) => return End::Bye,
+                Ok(message) => message,
+                Err(error) => {
+                    welcomed.node.lock().misspoke(number, now(), &mut bus);
+                    return Refusal::from(error).into();
+                }
+            };
             if let Err(refusal) = welcomed.node.lock().message(message, number, now(), &mut bus) {
                 return refusal.into();
             }
@@ -259,7 +260,6 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     async fn next(&mut self, limit: usize) -> Result<&[u8], End> {
         loop {
             let unread = &self.buffer[self.start..];
-            let mut wanted = 4;
             if let Some((length, rest)) = unread.split_first_chunk() {
                 let length = u32::from_be_bytes(*length) as usize;
                 if length > limit {
@@ -270,14 +270,13 @@ impl<R: AsyncRead + Unpin> Frames<R> {
                     self.start = begin + length;
                     return Ok(&self.buffer[begin..self.start]);
                 }
-                wanted += length;
             }
-            self.fill(wanted).await?;
+            self.fill(limit).await?;
         }
     }
 
-    /// Reads more. Room is made for what is there at most, never for what is announced.
-    async fn fill(&mut self, wanted: usize) -> Result<(), End> {
+    /// Reads more. Room is made for what may come at once, never for what is announced.
+    async fn fill(&mut self, limit: usize) -> Result<(), End> {
         if self.start > 0 {
             self.buffer.drain(..self.start);
             self.start = 0;
@@ -285,7 +284,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         if self.buffer.is_empty() && self.buffer.capacity() > 4 * READ_BYTES {
             self.buffer = Vec::new();
         }
-        self.buffer.reserve(wanted.saturating_sub(self.buffer.len()).min(READ_BYTES));
+        self.buffer.reserve(limit.min(READ_BYTES));
         match self.reader.read_buf(&mut self.buffer).await {
             Ok(0) => Err(End::Closed),
             Ok(_) => Ok(()),

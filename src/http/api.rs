@@ -29,7 +29,7 @@ pub(super) fn history(app: &App, query: &Query) -> Reply {
             limit: query.get("limit").map(limit).transpose()?,
             after: None,
         };
-        let page = app.control.restart_history(required(query, "supervisor")?, &filter)?;
+        let page = app.control.on(query.get("node")).restart_history(required(query, "supervisor")?, &filter)?;
         Ok(respond::success(shapes::history(&page)))
     })())
 }
@@ -37,14 +37,14 @@ pub(super) fn history(app: &App, query: &Query) -> Reply {
 pub(super) fn failure_rate(app: &App, query: &Query) -> Reply {
     reply((|| {
         let window = query.get("window").map_or(Ok(DEFAULT_WINDOW), window)?;
-        let rate = app.control.failure_rate(required(query, "supervisor")?, window)?;
+        let rate = app.control.on(query.get("node")).failure_rate(required(query, "supervisor")?, window)?;
         Ok(respond::success(shapes::failure_rate(&rate)))
     })())
 }
 
 pub(super) fn causes(app: &App, query: &Query) -> Reply {
     reply((|| {
-        let page = app.control.causes(required(query, "supervisor")?, query.get("child"))?;
+        let page = app.control.on(query.get("node")).causes(required(query, "supervisor")?, query.get("child"))?;
         Ok(respond::success(shapes::causes(&page)))
     })())
 }

@@ -133,12 +133,24 @@ impl Limits {
         }
     }
 
-    /// Counts one event that met a limit. The first one at a limit of labels is logged, because from then on the
-    /// metrics show less than there is.
+    /// Counts one event that met a limit. The first one at a limit of labels or of nodes is logged, because from then on
+    /// the metrics show less than there is.
     pub(super) fn reached(&self, limit: Limit) {
         let before = self.reached.inc(limit as usize);
-        if before == 0 && matches!(limit, Limit::SeriesSupervisors | Limit::SeriesChildren) {
-            tracing::warn!(limit = limit.as_str(), "label limit reached: what is beyond it is counted under _other");
+        if before > 0 {
+            return;
+        }
+        match limit {
+            Limit::SeriesSupervisors | Limit::SeriesChildren => {
+                tracing::warn!(
+                    limit = limit.as_str(),
+                    "label limit reached: what is beyond it is counted under _other"
+                );
+            }
+            Limit::NodeConnections | Limit::Nodes | Limit::NodeSupervisors | Limit::NodeChildren => {
+                tracing::warn!(limit = limit.as_str(), "limit of nodes reached: what is beyond it is not heard apart");
+            }
+            _ => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! One node and its stream.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,6 +28,7 @@ pub struct Node {
     supervisors: HashMap<i64, Watched, RandomState>,
     /// Supervisors of the incarnation before, by process, until the new one has said all of its own.
     handed_over: HashMap<Pid, Watched, RandomState>,
+    ended: Ended,
     is_full: bool,
     anchor: Anchor,
     /// When it was heard first.
@@ -37,6 +38,13 @@ pub struct Node {
     pub(super) is_forgotten: bool,
     stats: Stats,
     counts: NodeCounts,
+}
+
+/// The newest supervisors of the incarnation that ended.
+#[derive(Debug, Default)]
+struct Ended {
+    keys: HashSet<i64, RandomState>,
+    in_order: VecDeque<i64>,
 }
 
 /// What tells one virtual machine from another of the same name.
@@ -60,6 +68,7 @@ impl Node {
             last_seq: None,
             supervisors: HashMap::default(),
             handed_over: HashMap::default(),
+            ended: Ended::default(),
             is_full: false,
             anchor: Anchor::new(hello.now_us, now),
             since: now,
@@ -86,12 +95,20 @@ impl Node {
         if machine != self.machine {
             self.close("its node was started again", now, bus);
         } else if *hello.incarnation != *self.incarnation {
-            let handed_over = self.supervisors.drain().map(|(_, supervisor)| supervisor);
-            self.handed_over.extend(handed_over.map(|supervisor| (supervisor.reference.id, supervisor)));
+            let handed_over: Vec<_> = self.supervisors.drain().map(|(_, supervisor)| supervisor).collect();
+            for supervisor in handed_over {
+                // Two of one process there cannot be, whatever an agent says.
+                if let Some(other) = self.handed_over.insert(supervisor.reference.id, supervisor) {
+                    other.gone("its agent was started again", now, &mut |reference, at, payload| {
+                        bus(&supervised(reference, at, payload));
+                    });
+                }
+            }
         }
         if machine != self.machine || *hello.incarnation != *self.incarnation {
             (self.machine, self.incarnation) = (machine, hello.incarnation.into());
             (self.last_seq, self.is_full, self.stats) = (None, false, Stats::default());
+            self.ended = Ended::default();
         }
         self.connection = Some(connection);
         self.anchor = Anchor::new(hello.now_us, now);
@@ -158,6 +175,14 @@ impl Node {
         }
     }
 
+    /// What came is not the protocol, so whatever it was is not taken in.
+    pub fn misspoke(&mut self, connection: u64, now: Timestamp, bus: &mut Bus<'_>) {
+        if self.connection == Some(connection) {
+            self.counts.invalid += 1;
+            self.report(now, bus);
+        }
+    }
+
     /// The agent stops by itself, so nothing more will be heard of its supervisors.
     pub fn said_bye(&mut self, connection: u64, now: Timestamp, bus: &mut Bus<'_>) {
         if self.connection == Some(connection) {
@@ -202,6 +227,10 @@ impl Node {
         let mut emit = |reference: &Arc<_>, at, payload| bus(&supervised(reference, at, payload));
         if let Some(known) = self.supervisors.get_mut(&sup.key) {
             return known.said(sup, now, &mut emit);
+        }
+        // What was not acknowledged may still speak of it, so the agent says it again.
+        if self.ended.has(sup.key) {
+            return;
         }
         let handed_over = sup.pid.and_then(|pid| self.handed_over.remove(&pid));
         let mut watched = match handed_over {
@@ -285,6 +314,7 @@ impl Node {
         match self.supervisors.remove(&down.sup) {
             Some(supervisor) => {
                 self.counts.events += 1;
+                self.ended.add(down.sup);
                 supervisor.down(down.class, &down.reason, moment, &mut |reference, at, payload| {
                     bus(&supervised(reference, at, payload));
                 });
@@ -330,6 +360,27 @@ impl Node {
             let payload = NodePayload::Report(counts);
             bus(&Event::Node(NodeEvent { node: Some(self.name.clone()), time: now, payload }));
         }
+    }
+}
+
+// === impl Ended ===
+
+impl Ended {
+    /// More than an agent keeps events that were not acknowledged.
+    const LIMIT: usize = 20_000;
+
+    fn add(&mut self, key: i64) {
+        if self.in_order.len() == Self::LIMIT
+            && let Some(oldest) = self.in_order.pop_front()
+        {
+            self.keys.remove(&oldest);
+        }
+        self.keys.insert(key);
+        self.in_order.push_back(key);
+    }
+
+    fn has(&self, key: i64) -> bool {
+        self.keys.contains(&key)
     }
 }
 
