@@ -204,6 +204,12 @@ fn child<'a>(reader: &mut Reader<'a>) -> Result<Child<'a>, FrameError> {
     Ok(child)
 }
 
+/// A count of things that happened. No node counts further between two messages, and a total of such counts cannot overflow.
+fn count(reader: &mut Reader<'_>) -> Result<u64, FrameError> {
+    let count = reader.natural()?;
+    if count > u32::MAX.into() { Err(reader.wrong_here("a count beyond 32 bits")) } else { Ok(count) }
+}
+
 /// `<0.123.0>`; none for a process of another node, and for what is no pid.
 fn pid(text: &[u8]) -> Option<Pid> {
     str::from_utf8(text).ok()?.parse().ok()
@@ -235,7 +241,7 @@ impl<'a> Events<'a> {
                 "init" => Flag::Init,
                 _ => Flag::None,
             },
-            count: reader.natural()?,
+            count: count(reader)?,
             reason: reason(reader)?.1,
         };
         reader.skip(arity - 9)?;
@@ -261,7 +267,7 @@ impl<'a> Sums<'a> {
             kind: kind(reader.atom()?),
             restart: restart(reader.atom()?),
             class: class(reader.atom()?),
-            count: reader.natural()?,
+            count: count(reader)?,
             child: if arity > 5 && reader.is_tuple() { Some(child(reader)?) } else { None },
         };
         let read = if sum.child.is_some() { 6 } else { 5 };

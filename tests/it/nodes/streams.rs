@@ -175,6 +175,17 @@ async fn what_is_newer_than_this_exporter_is_counted_and_skipped() {
     assert_eq!(session.lines(), [""; 0]);
 }
 
+// A total must neither overflow nor fall, so a count that nobody can have counted is refused.
+#[tokio::test(start_paused = true)]
+async fn a_count_beyond_any_node_is_refused() {
+    let mut session = Session::with(&[Sup::default()]);
+    let row = |count| agent::Row { sup: 1, kind: "terminated", class: "exit", count, child: agent::Child::default() };
+    session.says(&agent::sums(1, session.node_us(), &[row(u32::MAX.into())])).unwrap();
+    let refused = session.says(&agent::sums(2, session.node_us(), &[row(i64::MAX)])).unwrap_err();
+    assert!(refused.to_string().contains("a count beyond 32 bits at byte "), "{refused}");
+    assert_eq!(session.sum("supervisor_child_terminations_total", &[]), f64::from(u32::MAX));
+}
+
 // Times are shown on our clock; one that a node's clock cannot have is no way to the future, and none to a panic.
 #[tokio::test(start_paused = true)]
 async fn no_time_of_a_node_is_too_odd() {
