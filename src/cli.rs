@@ -103,6 +103,10 @@ pub(crate) struct HistoryArgs {
     /// The supervisor, by name or id
     pub(crate) supervisor: String,
 
+    /// The Erlang node of the supervisor, where two have one name
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: Option<String>,
+
     /// Only this child
     #[arg(long, value_name = "CHILD")]
     pub(crate) child: Option<String>,

@@ -31,6 +31,9 @@ pub(super) async fn run(
 ) -> Result<Found, Failure> {
     let limit = args.limit.to_string();
     let mut query = vec![("supervisor", args.supervisor.as_str()), ("limit", limit.as_str())];
+    if let Some(node) = &args.node {
+        query.push(("node", node));
+    }
     if let Some(child) = &args.child {
         query.push(("child", child));
     }

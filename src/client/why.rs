@@ -33,7 +33,8 @@ pub(super) async fn run(client: &Client, screen: &mut Screen, json: bool, wanted
         return of_supervisor(client, screen, json, supervisor, answer.now).await;
     }
     let subject = find(client, &supervisors, wanted).await?;
-    let query = [("supervisor", subject.supervisor.name.as_str()), ("child", subject.id.as_str())];
+    let of = of(subject.supervisor);
+    let query = [&of[..], &[("child", subject.id.as_str())]].concat();
     let causes = client.get("causes", &query).await?;
     if json {
         screen.line(client.data(&causes)?);
@@ -41,7 +42,7 @@ pub(super) async fn run(client: &Client, screen: &mut Screen, json: bool, wanted
     }
     let causes: Causes = shape(client, &causes)?;
     let history: History = shape(client, &client.get("history", &query).await?)?;
-    let marks = [("supervisor", subject.supervisor.name.as_str()), ("event", "mark")];
+    let marks = [&of[..], &[("event", "mark")]].concat();
     let marks: History = shape(client, &client.get("history", &marks).await?)?;
     headline(screen, &subject, answer.now);
     state(screen, &subject);
@@ -57,6 +58,12 @@ pub(super) async fn run(client: &Client, screen: &mut Screen, json: bool, wanted
 
 // === Who ===
 
+/// What names a supervisor in a query: two may have one name, on different nodes.
+fn of(supervisor: &Supervisor) -> Vec<(&str, &str)> {
+    let node = supervisor.node.as_deref().map(|node| ("node", node));
+    std::iter::once(("supervisor", supervisor.name.as_str())).chain(node).collect()
+}
+
 fn is_it(supervisor: &Supervisor, child: &Child, wanted: &str) -> bool {
     child.id == wanted
         || wanted.strip_suffix(&child.id).and_then(|rest| rest.strip_suffix('/')) == Some(&supervisor.name)
@@ -69,7 +76,7 @@ async fn find<'a>(client: &Client, supervisors: &'a [Supervisor], wanted: &str) 
         for child in supervisor.children.iter().filter(|child| is_it(supervisor, child, wanted)) {
             let worse = |other: &Child| screen::health(&child.health) < screen::health(&other.health);
             // Children of a dynamic supervisor may share an id; the worst of them speaks for all.
-            match found.iter_mut().find(|one| one.supervisor.name == supervisor.name) {
+            match found.iter_mut().find(|one| std::ptr::eq(one.supervisor, supervisor)) {
                 Some(one) if one.child.is_none_or(worse) => one.child = Some(child),
                 Some(_) => {}
                 None => found.push(Subject { supervisor, id: child.id.clone(), child: Some(child) }),
@@ -80,7 +87,7 @@ async fn find<'a>(client: &Client, supervisors: &'a [Supervisor], wanted: &str) 
         for supervisor in supervisors.iter().filter(|one| one.total_failures > 0) {
             let prefix = format!("{}/", supervisor.name);
             let id = wanted.strip_prefix(&prefix).unwrap_or(wanted);
-            let query = [("supervisor", supervisor.name.as_str()), ("child", id)];
+            let query = [&of(supervisor)[..], &[("child", id)]].concat();
             let causes: Causes = shape(client, &client.get("causes", &query).await?)?;
             if !causes.causes.is_empty() {
                 found.push(Subject { supervisor, id: id.to_owned(), child: None });
@@ -237,7 +244,7 @@ async fn of_supervisor(
     supervisor: &Supervisor,
     now: u64,
 ) -> Result<Found, Failure> {
-    let causes = client.get("causes", &[("supervisor", &supervisor.name)]).await?;
+    let causes = client.get("causes", &of(supervisor)).await?;
     if json {
         screen.line(client.data(&causes)?);
         return Ok(Found::Fine);
