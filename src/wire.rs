@@ -47,16 +47,17 @@ pub struct History {
     pub events: Vec<Event>,
 }
 
-/// One event of a history.
+/// One event of a history, or of `/api/v1/events`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Running number within the supervisor's name, from 1.
+    /// Running number from 1: in a history within the supervisor's name, in live events within this exporter's life.
     pub id: u64,
     /// When, in Unix milliseconds.
     pub timestamp: u64,
     /// When, in RFC 3339.
     pub time: String,
-    /// `terminated`, `restarted`, `start_error`, `supervisor_terminated` or `mark`.
+    /// `terminated`, `restarted`, `start_error`, `supervisor_terminated` or `mark`; in live events also `started`, `stopped`
+    /// and `supervisor_started`.
     pub event_type: Word,
     /// The supervisor's name; null for a mark, which belongs to none.
     pub supervisor_name: Option<String>,
@@ -78,7 +79,7 @@ pub struct Event {
     pub cause: Option<Word>,
     /// What the supervisor decided.
     pub decision: Option<Decision>,
-    /// The last lines that the run which ended wrote, oldest first; null if not captured or not kept.
+    /// The last lines that the run which ended wrote, oldest first; null if not captured, not kept, or not for who asks.
     pub last_output: Option<Vec<String>>,
     /// What the run used; `null` where it is not known or not kept any more.
     pub usage: Option<Usage>,
@@ -276,6 +277,20 @@ pub struct Cause {
     pub last: u64,
     /// The newest of them.
     pub sample: Event,
+}
+
+/// `event: missed` of `/api/v1/events`: the viewer was too slow, or away for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveMissed {
+    /// Events that it will not be told of any more.
+    pub missed: u64,
+}
+
+/// `event: reset` of `/api/v1/events`: what the viewer has seen was told by an exporter before this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveReset {
+    /// When this exporter began to count, in Unix milliseconds.
+    pub start: u64,
 }
 
 /// `POST /api/v1/restart_child`

@@ -210,7 +210,7 @@ impl ExporterBuilder {
         self
     }
 
-    /// Attaches history and metrics to the bus. Nothing listens yet.
+    /// Attaches history, metrics and live events to the bus. Nothing listens yet.
     ///
     /// # Errors
     /// [`Error::Attach`] if another exporter is attached to the same bus; [`Error::WebConfig`]; [`Error::Token`].
@@ -233,6 +233,7 @@ impl ExporterBuilder {
             .access(access)
             .admin_api(admin_api)
             .max_requests(max_requests);
+        app.attach(&telemetry)?;
         let tops = Tops::new(telemetry.clone(), control.clone());
         let beam = Beam::new(&telemetry, NodeLimits::new(metrics.config().retention), token);
         Ok(Exporter {

@@ -1,11 +1,10 @@
 //! Requests that change something. Closed unless opened: over TCP only with the admin API enabled, over a Unix socket for
 //! whoever may open it; and never from a page of another site.
 
-use std::net::IpAddr;
-
 use hyper::header::{HOST, HeaderMap, HeaderName, ORIGIN};
 use hyper::{Request, StatusCode};
 
+use super::access::is_address;
 use super::api::{Failure, reply, required};
 use super::respond::{self, Reply};
 use super::router::Query;
@@ -78,13 +77,6 @@ fn is_cross_site(headers: &HeaderMap, authority: Option<&str>) -> bool {
     let host = text(HOST).or(authority).unwrap_or_default();
     let same = origin.strip_prefix("http://").or(origin.strip_prefix("https://")) == Some(host);
     !same || !is_address(host)
-}
-
-fn is_address(host: &str) -> bool {
-    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
-    let name = name.map_or(host, |(name, _)| name);
-    let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    name == "localhost" || name.parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]

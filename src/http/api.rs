@@ -17,8 +17,9 @@ pub(super) fn stats(app: &App, _: &Query) -> Reply {
     respond::success(shapes::stats(&app.control.supervisor_analytics()))
 }
 
-pub(super) fn supervisors(app: &App, _: &Query) -> Reply {
-    respond::success(app.control.supervisors().iter().map(shapes::supervisor).collect::<Vec<_>>())
+pub(super) fn supervisors(app: &App, query: &Query) -> Reply {
+    let (views, output) = (app.control.supervisors(), query.last_output());
+    respond::success(views.iter().map(|view| shapes::supervisor(view, output)).collect::<Vec<_>>())
 }
 
 pub(super) fn history(app: &App, query: &Query) -> Reply {
@@ -30,7 +31,7 @@ pub(super) fn history(app: &App, query: &Query) -> Reply {
             after: None,
         };
         let page = app.control.on(query.get("node")).restart_history(required(query, "supervisor")?, &filter)?;
-        Ok(respond::success(shapes::history(&page)))
+        Ok(respond::success(shapes::history(&page, query.last_output())))
     })())
 }
 
@@ -45,7 +46,7 @@ pub(super) fn failure_rate(app: &App, query: &Query) -> Reply {
 pub(super) fn causes(app: &App, query: &Query) -> Reply {
     reply((|| {
         let page = app.control.on(query.get("node")).causes(required(query, "supervisor")?, query.get("child"))?;
-        Ok(respond::success(shapes::causes(&page)))
+        Ok(respond::success(shapes::causes(&page, query.last_output())))
     })())
 }
 

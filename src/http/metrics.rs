@@ -11,6 +11,7 @@ use super::App;
 use super::accept;
 use super::patience::Patience;
 use super::respond::{self, Reply, ResponseBody};
+use super::router::Query;
 use super::scrape::{Place, Scrape};
 use crate::metrics::Limit;
 use crate::telemetry::monotonic_now;
@@ -21,7 +22,7 @@ pub const MAX_SCRAPE_TIME: Duration = Duration::from_secs(120);
 /// The time in seconds after which the scraper will not listen any more, as Prometheus and VictoriaMetrics tell it.
 const SCRAPE_TIMEOUT: &str = "x-prometheus-scrape-timeout-seconds";
 
-pub(super) fn exposition(app: &App, request: &Request<Incoming>) -> Reply {
+pub(super) fn exposition(app: &App, request: &Request<Incoming>, _: &Query) -> Reply {
     let Some(place) = app.scrapes.take() else {
         app.metrics.limit_reached(Limit::HttpScrapes);
         return respond::text(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once, try again later");

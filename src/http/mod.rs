@@ -21,9 +21,11 @@ use tokio::time::{sleep, timeout};
 
 use crate::control::Control;
 use crate::metrics::{Limit, Metrics};
+use crate::telemetry::{AttachError, Telemetry};
 use crate::wire;
 use access::{Admission, Channel, Entered};
 use listener::Connection;
+use live::{Closing, Live};
 use patience::{Patience, Patient};
 use scrape::Scrapes;
 use seats::{Seats, Taken};
@@ -33,6 +35,7 @@ mod access;
 mod admin;
 mod api;
 mod listener;
+mod live;
 mod metrics;
 mod pages;
 mod patience;
@@ -44,6 +47,7 @@ mod shapes;
 
 pub use access::{Access, HANDSHAKE_TIMEOUT, MAX_WEB_CONFIG_BYTES, Peer, Viewer, WebConfigError};
 pub use listener::{Listener, SocketFile, bind_unix};
+pub use live::{HEARTBEAT, LIVE_BYTES, LiveStream, MAX_VIEWERS};
 pub use metrics::MAX_SCRAPE_TIME;
 pub use patience::{HEAD_TIMEOUT, READER_TIMEOUT, SLOW_READER};
 pub use respond::ResponseBody;
@@ -77,6 +81,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct App {
     pub(super) metrics: Metrics,
     pub(super) control: Control,
+    live: Live,
     pub(super) ready: Arc<AtomicBool>,
     /// May requests change something?
     pub(super) admin: bool,
@@ -98,6 +103,7 @@ impl App {
         metrics.http_handlers(&names);
         let telemetry_path = telemetry_path.into();
         Self {
+            live: Live::new(metrics.clone()),
             metrics,
             control,
             ready: Arc::default(),
@@ -107,6 +113,15 @@ impl App {
             scrapes: Scrapes::at_most(MAX_REQUESTS),
             telemetry_path,
         }
+    }
+
+    /// Shows viewers all supervisor events of a bus from now on. Attach it last: who hears of an event and asks then is told
+    /// of it. Attaching again changes nothing.
+    ///
+    /// # Errors
+    /// [`AttachError`] if another application is attached to the bus.
+    pub fn attach(&self, telemetry: &Telemetry) -> Result<(), AttachError> {
+        self.live.attach(telemetry)
     }
 
     /// Whether requests may change something; at first they may not.
@@ -205,7 +220,7 @@ impl App {
                     _ = closing.changed() => None,
                 };
                 if let Some(entered) = entered
-                    && let Err(error) = app.converse(entered, Patience::new(seat.clone()), watcher).await
+                    && let Err(error) = app.converse(entered, Patience::new(seat.clone()), watcher, closing).await
                 {
                     if error.is_parse_too_large() {
                         app.metrics.limit_reached(Limit::HttpRequestHeader);
@@ -223,14 +238,21 @@ impl App {
     }
 
     /// Answers what comes on a connection until it ends.
-    async fn converse(&self, entered: Entered, patience: Patience, watcher: Watcher) -> hyper::Result<()> {
+    async fn converse(
+        &self,
+        entered: Entered,
+        patience: Patience,
+        watcher: Watcher,
+        closing: watch::Receiver<()>,
+    ) -> hyper::Result<()> {
         let Entered { stream, h2, channel } = entered;
         let (app, told) = (self.clone(), patience.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
-            let (app, patience) = (app.clone(), told.clone());
+            let (app, patience, closing) = (app.clone(), told.clone(), Closing(closing.clone()));
             async move {
                 patience.request();
                 request.extensions_mut().insert(patience);
+                request.extensions_mut().insert(closing);
                 Ok::<_, Infallible>(app.answer(request, Some(channel)).await)
             }
         });

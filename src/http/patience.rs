@@ -1,7 +1,7 @@
 //! How long a connection waits for its client: for the rest of a request's head, and for the answer to be read.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::IDLE_TIMEOUT;
@@ -36,6 +36,9 @@ struct Shared {
     requests: AtomicU64,
     /// Where the scrape that is being answered has its place.
     place: Mutex<Weak<Mutex<Option<OwnedSemaphorePermit>>>>,
+    /// How often all that was to be sent had left.
+    emptied: AtomicU64,
+    empty: Notify,
 }
 
 /// A connection that is closed when its client keeps it waiting.
@@ -58,7 +61,13 @@ type Alarm = Pin<Box<Sleep>>;
 impl Patience {
     /// For the connection on this seat.
     pub(super) fn new(seat: Arc<Seat>) -> Self {
-        Self(Arc::new(Shared { seat, requests: AtomicU64::new(0), place: Mutex::default() }))
+        Self(Arc::new(Shared {
+            seat,
+            requests: AtomicU64::new(0),
+            place: Mutex::default(),
+            emptied: AtomicU64::new(0),
+            empty: Notify::new(),
+        }))
     }
 
     /// Notes that the head of a request has been read.
@@ -69,6 +78,24 @@ impl Patience {
     /// Keeps in mind which place to give back if the reader is slow.
     pub(super) fn hold(&self, place: &Arc<Mutex<Option<OwnedSemaphorePermit>>>) {
         *self.0.place.lock() = Arc::downgrade(place);
+    }
+
+    /// Waits until all that was given to the connection before this call has left.
+    pub(super) async fn all_read(&self) {
+        let before = self.0.emptied.load(Ordering::Acquire);
+        loop {
+            let mut empty = pin!(self.0.empty.notified());
+            empty.as_mut().enable();
+            if self.0.emptied.load(Ordering::Acquire) != before {
+                return;
+            }
+            empty.await;
+        }
+    }
+
+    fn emptied(&self) {
+        self.0.emptied.fetch_add(1, Ordering::Release);
+        self.0.empty.notify_waiters();
     }
 
     fn requests(&self) -> u64 {
@@ -195,6 +222,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         let flushed = Pin::new(&mut this.io).poll_flush(cx);
         if flushed.is_ready() {
             this.unread = None;
+            this.patience.emptied();
         }
         this.written(flushed, cx)
     }

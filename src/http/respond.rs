@@ -1,7 +1,7 @@
 //! Responses: the one body type of the server, and the answers that every route may give.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -9,15 +9,18 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
+use super::live::LiveStream;
 use super::scrape::{BodyError, Scrape};
 use crate::wire::{self, Envelope};
 
-/// What the server sends: bytes that are there, or an exposition that is built while it is sent.
+/// What the server sends: bytes that are there, or what is made while it is sent.
 pub enum ResponseBody {
     /// All of it; taken when it is sent.
     Full(Option<Bytes>),
     /// Pieces that are built as the client takes them.
     Scrape(Box<Scrape>),
+    /// Events as they happen.
+    Live(LiveStream),
 }
 
 pub(super) type Reply = Response<ResponseBody>;
@@ -26,10 +29,11 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let piece = match self.get_mut() {
             ResponseBody::Full(bytes) => bytes.take().map(Ok),
             ResponseBody::Scrape(scrape) => scrape.next(),
+            ResponseBody::Live(stream) => ready!(stream.poll_next(cx)).map(Ok),
         };
         Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
     }
@@ -41,7 +45,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             ResponseBody::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            ResponseBody::Scrape(_) => SizeHint::default(),
+            ResponseBody::Scrape(_) | ResponseBody::Live(_) => SizeHint::default(),
         }
     }
 }

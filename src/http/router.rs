@@ -7,7 +7,8 @@ use hyper::header::{CONNECTION, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 
 use super::respond::{self, Reply};
-use super::{App, admin, api, metrics, pages};
+use super::shapes::LastOutput;
+use super::{App, Viewer, admin, api, live, metrics, pages};
 use crate::metrics::Limit;
 
 /// Longest request body, in bytes. No route reads one; a few bytes are let pass as clients send them by habit.
@@ -33,8 +34,8 @@ pub struct Route {
 enum Handler {
     /// Answers `GET` and `HEAD`.
     Get(fn(&App, &Query) -> Reply),
-    /// Answers `GET` and `HEAD` by what the headers ask for.
-    Scrape(fn(&App, &Request<Incoming>) -> Reply),
+    /// Answers `GET` and `HEAD` by what the headers ask for, with a body that is made while it is sent.
+    Stream(fn(&App, &Request<Incoming>, &Query) -> Reply),
     /// Answers `POST`, if the request may change something.
     Post(for<'a> fn(&'a App, &'a Query) -> Answer<'a>),
 }
@@ -48,7 +49,7 @@ pub static ROUTES: &[Route] = &[
         name: METRICS,
         parameters: &[],
         help: "Metrics as Prometheus text, OpenMetrics or protobuf, as `Accept` says; gzip if asked for.",
-        handler: Handler::Scrape(metrics::exposition),
+        handler: Handler::Stream(metrics::exposition),
     },
     Route {
         path: "/",
@@ -107,6 +108,13 @@ pub static ROUTES: &[Route] = &[
         handler: Handler::Get(api::causes),
     },
     Route {
+        path: "/api/v1/events",
+        name: "events",
+        parameters: &["after"],
+        help: "Everything that happens, as server-sent events; resumes by `Last-Event-ID`, or `after` an id.",
+        handler: Handler::Stream(live::events),
+    },
+    Route {
         path: "/api/v1/restart_child",
         name: "restart_child",
         parameters: &["supervisor", "child"],
@@ -139,8 +147,11 @@ pub static ROUTES: &[Route] = &[
 /// The name under which requests to unknown paths are counted.
 pub const NOT_FOUND: &str = "not_found";
 
-/// The decoded query of a request.
-pub(super) struct Query(Vec<(String, String)>);
+/// The decoded query of a request, and who asks.
+pub(super) struct Query {
+    pairs: Vec<(String, String)>,
+    viewer: Viewer,
+}
 
 /// Finds the route, checks method, body and query, answers, and says under which name to count it.
 pub(super) async fn answer(app: &App, request: Request<Incoming>) -> (&'static str, Reply) {
@@ -148,7 +159,7 @@ pub(super) async fn answer(app: &App, request: Request<Incoming>) -> (&'static s
         return (NOT_FOUND, respond::text(StatusCode::NOT_FOUND, "not found"));
     };
     let reply = match (&route.handler, request.method()) {
-        (Handler::Get(_) | Handler::Scrape(_), &Method::GET | &Method::HEAD) | (Handler::Post(_), &Method::POST) => {
+        (Handler::Get(_) | Handler::Stream(_), &Method::GET | &Method::HEAD) | (Handler::Post(_), &Method::POST) => {
             carry_out(app, route, &request).await
         }
         _ => respond::method_not_allowed(route.methods()),
@@ -173,13 +184,14 @@ async fn carry_out(app: &App, route: &Route, request: &Request<Incoming>) -> Rep
         reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         return reply;
     }
-    let query = match Query::parse(request.uri().query(), route.parameters) {
+    let viewer = request.extensions().get().copied().unwrap_or_default();
+    let query = match Query::parse(request.uri().query(), route.parameters, viewer) {
         Ok(query) => query,
         Err(message) => return api::bad_data(&message),
     };
     match route.handler {
         Handler::Get(handler) => handler(app, &query),
-        Handler::Scrape(handler) => handler(app, request),
+        Handler::Stream(handler) => handler(app, request, &query),
         Handler::Post(handler) => match admin::refusal(app, request) {
             Some(refusal) => refusal,
             None => handler(app, &query).await,
@@ -191,7 +203,7 @@ impl Route {
     /// The methods it answers, as `Allow` names them.
     pub fn methods(&self) -> &'static str {
         match self.handler {
-            Handler::Get(_) | Handler::Scrape(_) => "GET, HEAD",
+            Handler::Get(_) | Handler::Stream(_) => "GET, HEAD",
             Handler::Post(_) => "POST",
         }
     }
@@ -199,7 +211,7 @@ impl Route {
 
 impl Query {
     /// Decodes a query and refuses what the route does not know: a parameter misspelt is a question misunderstood.
-    fn parse(query: Option<&str>, known: &[&str]) -> Result<Self, String> {
+    fn parse(query: Option<&str>, known: &[&str], viewer: Viewer) -> Result<Self, String> {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             if !known.contains(&&*name) {
@@ -211,10 +223,15 @@ impl Query {
             }
             pairs.push((name.into_owned(), value.into_owned()));
         }
-        Ok(Self(pairs))
+        Ok(Self { pairs, viewer })
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+        self.pairs.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether who asks may see what programs wrote.
+    pub(super) fn last_output(&self) -> LastOutput {
+        if self.viewer.is_trusted() { LastOutput::Shown } else { LastOutput::Hidden }
     }
 }

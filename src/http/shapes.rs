@@ -4,23 +4,34 @@ use std::fmt::Display;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::analytics::registry::{Name, OTHER};
-use crate::analytics::{self, Fact, Remains, Verdict};
-use crate::event::{Aggregated, ExitReason, Mark, ReasonClass};
+use crate::analytics::{self, EventType, Fact, Remains, Verdict};
+use crate::event::{
+    Aggregated, ChildRef, ExitReason, Mark, Payload, Pid, ReasonClass, SupervisorEvent, SupervisorExit, Timestamp, Usage,
+};
 use crate::wire::{self, Word};
 
+/// Whether what programs wrote is shown to who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LastOutput {
+    /// As it is.
+    Shown,
+    /// As if nothing had been kept.
+    Hidden,
+}
+
 /// `/api/v1/history`
-pub(crate) fn history(page: &analytics::HistoryPage) -> wire::History {
+pub(crate) fn history(page: &analytics::HistoryPage, output: LastOutput) -> wire::History {
     wire::History {
         supervisor: page.supervisor.supervisor.to_string(),
         capacity: page.capacity as u64,
         total: page.total,
         evicted: page.evicted,
-        events: page.events.iter().map(|entry| event(&page.supervisor, entry)).collect(),
+        events: page.events.iter().map(|entry| event(&page.supervisor, entry, output)).collect(),
     }
 }
 
 /// One event of a supervisor's history.
-pub(crate) fn event(supervisor: &Name, entry: &analytics::HistoryEntry) -> wire::Event {
+pub(crate) fn event(supervisor: &Name, entry: &analytics::HistoryEntry, output: LastOutput) -> wire::Event {
     let analytics::HistoryEntry { event, remains: Remains { last_output, usage } } = entry;
     let common = wire::Event {
         id: event.id,
@@ -37,8 +48,8 @@ pub(crate) fn event(supervisor: &Name, entry: &analytics::HistoryEntry) -> wire:
         downtime_ms: None,
         cause: None,
         decision: None,
-        last_output: last_output.as_ref().map(|lines| lines.iter().map(|line| line.to_string()).collect()),
-        usage: usage.map(|usage| wire::Usage { peak_memory_bytes: usage.peak_memory_bytes, cpu_ms: millis(usage.cpu) }),
+        last_output: lines(last_output, output),
+        usage: usage.map(wire_usage),
         text: None,
     };
     match &event.fact {
@@ -79,17 +90,63 @@ pub(crate) fn event(supervisor: &Name, entry: &analytics::HistoryEntry) -> wire:
                 ..common
             }
         }
-        Fact::SupervisorTerminated { reason, lifetime_ms } => wire::Event {
-            reason: Some(wire::Reason {
-                class: Word::Borrowed(reason.class().as_str()),
-                detail: text(&reason.detail()),
-            }),
-            lifetime_ms: lifetime_ms.get(),
-            ..common
-        },
         Fact::Mark { text } => {
             wire::Event { supervisor_name: None, node: None, text: Some(text.to_string()), ..common }
         }
+        Fact::SupervisorTerminated { reason, lifetime_ms } => {
+            wire::Event { reason: Some(supervisor_exit(reason)), lifetime_ms: Some(*lifetime_ms), ..common }
+        }
+    }
+}
+
+/// One event as it happens; beside those of a history also first starts, ordered stops, and the supervisor's own start.
+pub(crate) fn live_event(number: u64, event: &SupervisorEvent, output: LastOutput) -> wire::Event {
+    let of = |event_type: &'static str, child: Option<&ChildRef>, child_pid: Option<Pid>| wire::Event {
+        event_type: Word::Borrowed(event_type),
+        supervisor_name: Some(event.supervisor.name.to_string()),
+        node: text(&event.supervisor.node),
+        child_id: child.map(|child| child.id.to_string()),
+        child_pid: text(&child_pid),
+        ..blank(number, event.time)
+    };
+    match &event.payload {
+        Payload::SupervisorInit { .. } => of("supervisor_started", None, None),
+        Payload::ChildStart { child, child_pid, .. } => of("started", Some(child), *child_pid),
+        Payload::ChildTerminate {
+            child,
+            child_pid,
+            reason: why,
+            shutdown,
+            lifetime,
+            decision: verdict,
+            last_output,
+            usage,
+        } => wire::Event {
+            reason: Some(reason(why)),
+            shutdown: Some(*shutdown),
+            lifetime_ms: Some(millis(*lifetime)),
+            decision: Some(decision(&(*verdict).into())),
+            last_output: lines(last_output, output),
+            usage: usage.map(wire_usage),
+            ..of(EventType::Terminated.as_str(), Some(child), Some(*child_pid))
+        },
+        Payload::ChildRestart { child, child_pid, cause, downtime, .. } => wire::Event {
+            downtime_ms: downtime.map(millis),
+            cause: Some(Word::Borrowed(cause.as_str())),
+            ..of(EventType::Restarted.as_str(), Some(child), Some(*child_pid))
+        },
+        Payload::ChildStartError { child, reason: why, decision: verdict, last_output, .. } => wire::Event {
+            reason: Some(reason(why)),
+            decision: verdict.map(|verdict| decision(&verdict.into())),
+            last_output: lines(last_output, output),
+            ..of(EventType::StartError.as_str(), Some(child), None)
+        },
+        Payload::ChildStop { child, .. } => of("stopped", Some(child), None),
+        Payload::SupervisorTerminate { reason, lifetime } => wire::Event {
+            reason: Some(supervisor_exit(reason)),
+            lifetime_ms: Some(millis(*lifetime)),
+            ..of(EventType::SupervisorTerminated.as_str(), None, None)
+        },
     }
 }
 
@@ -97,6 +154,39 @@ pub(crate) fn event(supervisor: &Name, entry: &analytics::HistoryEntry) -> wire:
 pub(crate) fn marked(mark: &Mark) -> wire::Marked {
     let timestamp = mark.time.system.duration_since(UNIX_EPOCH).map_or(0, millis);
     wire::Marked { timestamp, time: wire::rfc3339(timestamp), text: mark.text.to_string() }
+}
+
+/// A mark as it is made.
+pub(crate) fn live_mark(number: u64, mark: &Mark) -> wire::Event {
+    wire::Event {
+        event_type: Word::Borrowed(EventType::Mark.as_str()),
+        text: Some(mark.text.to_string()),
+        ..blank(number, mark.time)
+    }
+}
+
+/// A live event that says nothing yet.
+fn blank(number: u64, time: Timestamp) -> wire::Event {
+    let timestamp = time.system.duration_since(UNIX_EPOCH).map_or(0, millis);
+    wire::Event {
+        id: number,
+        timestamp,
+        time: wire::rfc3339(timestamp),
+        event_type: Word::Borrowed(""),
+        supervisor_name: None,
+        node: None,
+        child_id: None,
+        child_pid: None,
+        reason: None,
+        shutdown: None,
+        lifetime_ms: None,
+        downtime_ms: None,
+        cause: None,
+        decision: None,
+        last_output: None,
+        usage: None,
+        text: None,
+    }
 }
 
 /// `/api/v1/failure_rate`
@@ -131,7 +221,7 @@ pub(crate) fn stats(stats: &analytics::AllStats) -> wire::Stats {
 }
 
 /// One supervisor of `/api/v1/supervisors`.
-pub(crate) fn supervisor(view: &analytics::SupervisorView) -> wire::Supervisor {
+pub(crate) fn supervisor(view: &analytics::SupervisorView, output: LastOutput) -> wire::Supervisor {
     let config = view.config.as_ref();
     wire::Supervisor {
         name: view.supervisor.supervisor.to_string(),
@@ -148,13 +238,13 @@ pub(crate) fn supervisor(view: &analytics::SupervisorView) -> wire::Supervisor {
         uptime_ms: view.uptime.map(millis),
         total_restarts: view.total_restarts,
         total_failures: view.total_failures,
-        last_end: view.last_end.as_ref().map(|end| event(&view.supervisor, end)),
-        children: view.children.iter().map(|child_view| child(&view.supervisor, child_view)).collect(),
+        last_end: view.last_end.as_ref().map(|end| event(&view.supervisor, end, output)),
+        children: view.children.iter().map(|child_view| child(&view.supervisor, child_view, output)).collect(),
     }
 }
 
 /// `/api/v1/causes`
-pub(crate) fn causes(page: &analytics::CausesPage) -> wire::Causes {
+pub(crate) fn causes(page: &analytics::CausesPage, output: LastOutput) -> wire::Causes {
     let causes = page.causes.iter().map(|cause| wire::Cause {
         fingerprint: cause.fingerprint.map_or_else(|| OTHER.to_owned(), hex),
         reason_fingerprint: cause.reason_fingerprint.map(hex),
@@ -162,12 +252,12 @@ pub(crate) fn causes(page: &analytics::CausesPage) -> wire::Causes {
         count: cause.count,
         first: cause.first,
         last: cause.last,
-        sample: event(&page.supervisor, &cause.sample),
+        sample: event(&page.supervisor, &cause.sample, output),
     });
     wire::Causes { supervisor: page.supervisor.supervisor.to_string(), causes: causes.collect() }
 }
 
-fn child(supervisor: &Name, view: &analytics::ChildView) -> wire::Child {
+fn child(supervisor: &Name, view: &analytics::ChildView, output: LastOutput) -> wire::Child {
     wire::Child {
         id: view.child.id.to_string(),
         pid: text(&view.pid),
@@ -177,7 +267,7 @@ fn child(supervisor: &Name, view: &analytics::ChildView) -> wire::Child {
         restarts: view.restarts,
         uptime_ms: view.uptime.map(millis),
         next_try_ms: view.next_try.map(millis),
-        last_death: view.last_death.as_ref().map(|death| event(supervisor, death)),
+        last_death: view.last_death.as_ref().map(|death| event(supervisor, death, output)),
         reason_fingerprint: view.reason_fingerprint.map(hex),
         health: Word::Borrowed(view.health.as_str()),
         looping: view.looping.as_ref().map(looping),
@@ -202,6 +292,19 @@ fn hex(fingerprint: u64) -> String {
 
 fn reason(reason: &ExitReason) -> wire::Reason {
     wire::Reason { class: Word::Borrowed(reason.class().as_str()), detail: reason.detail() }
+}
+
+fn supervisor_exit(reason: &SupervisorExit) -> wire::Reason {
+    wire::Reason { class: Word::Borrowed(reason.class().as_str()), detail: text(&reason.detail()) }
+}
+
+fn wire_usage(usage: Usage) -> wire::Usage {
+    wire::Usage { peak_memory_bytes: usage.peak_memory_bytes, cpu_ms: millis(usage.cpu) }
+}
+
+fn lines(lines: &Option<analytics::Output>, output: LastOutput) -> Option<Vec<String>> {
+    let lines = lines.as_ref().filter(|_| output == LastOutput::Shown)?;
+    Some(lines.iter().map(|line| line.to_string()).collect())
 }
 
 fn decision(verdict: &Verdict) -> wire::Decision {

@@ -2,6 +2,8 @@
 //!
 //! Names, types, labels and buckets are a contract with dashboards and alerts; a test below spells them out again.
 
+use std::sync::atomic::Ordering;
+
 use super::cells::Histogram;
 use super::exposition::Sink;
 use super::family::{Family, Samples, counter, gauge, histogram};
@@ -226,6 +228,16 @@ pub static FAMILIES: &[Family] = &[
         "restart_exporter_http_requests_in_flight",
         "HTTP requests being answered.",
         Exporter(|scrape, out| out.int(Labels::default(), scrape.own().in_flight())),
+    ),
+    gauge(
+        "restart_exporter_live_viewers",
+        "Viewers of live events.",
+        Exporter(|scrape, out| out.int(Labels::default(), scrape.own().live_viewers.load(Ordering::Relaxed))),
+    ),
+    counter(
+        "restart_exporter_live_events_missed_total",
+        "Live events that viewers were not told of because they were too slow.",
+        Exporter(|scrape, out| out.int(Labels::default(), scrape.own().live_events_missed.get())),
     ),
     gauge(
         "restart_exporter_label_values",

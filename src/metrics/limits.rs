@@ -28,6 +28,8 @@ pub enum Limit {
     HttpRate,
     /// A password was not checked because too many waited already. Spelled `http_password_checks`.
     HttpPasswordChecks,
+    /// A viewer of live events was refused because there are too many. Spelled `live_viewers`.
+    LiveViewers,
     /// An event of a supervisor beyond [`MetricsConfig::max_supervisors`](super::MetricsConfig::max_supervisors).
     /// Spelled `series_supervisors`.
     SeriesSupervisors,
@@ -63,6 +65,7 @@ impl Limit {
         Limit::HttpTlsHandshake,
         Limit::HttpRate,
         Limit::HttpPasswordChecks,
+        Limit::LiveViewers,
         Limit::SeriesSupervisors,
         Limit::SeriesChildren,
         Limit::NodeConnections,
@@ -87,6 +90,7 @@ impl Limit {
             Limit::HttpTlsHandshake => "http_tls_handshake",
             Limit::HttpRate => "http_rate",
             Limit::HttpPasswordChecks => "http_password_checks",
+            Limit::LiveViewers => "live_viewers",
             Limit::SeriesSupervisors => "series_supervisors",
             Limit::SeriesChildren => "series_children",
             Limit::NodeConnections => NodeLimit::Connections.as_str(),

@@ -29,6 +29,7 @@ mod row;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -146,6 +147,21 @@ impl Metrics {
     pub fn http_request_in_flight(&self) -> RequestInFlight {
         self.recorder.own.request_begins();
         RequestInFlight(self.recorder.clone())
+    }
+
+    /// Counts a viewer of live events as there.
+    pub fn live_viewer_came(&self) {
+        self.recorder.own.live_viewers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a viewer of live events as gone.
+    pub fn live_viewer_left(&self) {
+        self.recorder.own.live_viewers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts events that a viewer was not told of because it was too slow.
+    pub fn live_events_missed(&self, count: u64) {
+        self.recorder.own.live_events_missed.add(count);
     }
 
     /// Counts that a limit was reached.

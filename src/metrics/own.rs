@@ -50,6 +50,8 @@ pub(super) struct Own {
     /// By route and status: both are sets that the code closes, no request can add to them.
     requests: RwLock<BTreeMap<(&'static str, u16), Counter>>,
     in_flight: AtomicU64,
+    pub(super) live_viewers: AtomicU64,
+    pub(super) live_events_missed: Counter,
     /// Nanoseconds the last exposition took, 0 before the first.
     scrape_nanos: AtomicU64,
 }
@@ -63,6 +65,8 @@ impl Own {
             nodes: NodeRows::default(),
             requests: RwLock::default(),
             in_flight: AtomicU64::new(0),
+            live_viewers: AtomicU64::new(0),
+            live_events_missed: Counter::default(),
             scrape_nanos: AtomicU64::new(0),
         }
     }

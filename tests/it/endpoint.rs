@@ -75,9 +75,9 @@ fn refused(response: &Response, status: u16, error_type: &str) -> String {
 
 // === Routes ===
 
-/// The routes that only read.
+/// The routes that only read, without the one whose answer has no end (see `live`).
 fn reading() -> impl Iterator<Item = &'static Route> {
-    ROUTES.iter().filter(|route| route.methods() == "GET, HEAD")
+    ROUTES.iter().filter(|route| route.methods() == "GET, HEAD" && route.name != "events")
 }
 
 // Every route answers GET with its content type, and says that the answer is of now.

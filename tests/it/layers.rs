@@ -45,6 +45,7 @@ const PURE: &[&str] = &[
     "src/analytics/stats.rs",
     "src/analytics/ring.rs",
     "src/http/access/rate.rs",
+    "src/http/live/ring.rs",
     "src/beam/frame.rs",
     "src/beam/message/mod.rs",
     "src/beam/message/read.rs",
@@ -61,7 +62,8 @@ const PURE: &[&str] = &[
 const MAX_LINES: usize = 420;
 
 /// Files that had their second look, and why they stay longer.
-const LONGER: &[(&str, &str)] = &[("src/analytics/record.rs", "one lock, and all that is kept under it")];
+const LONGER: &[(&str, &str)] =
+    &[("src/analytics/record.rs", "one lock, and all that is kept under it"), ("src/metrics/families.rs", "one table")];
 
 /// A source file.
 struct Source {
@@ -253,7 +255,8 @@ fn json_exists_in_wire_alone() {
 // A name that is written twice is one that can differ.
 #[test]
 fn a_metric_is_named_in_the_table_alone() {
-    let words: Vec<_> = EventType::ALL.iter().map(|event| event.as_str()).collect();
+    // A live event has this word, which no history has.
+    let words: Vec<_> = EventType::ALL.iter().map(|event| event.as_str()).chain(["supervisor_started"]).collect();
     let looks_like_one = |literal: &str| {
         let prefixed =
             ["supervisor_", "restart_exporter_", "process_"].iter().any(|prefix| literal.starts_with(prefix));

@@ -19,6 +19,7 @@ mod endpoint;
 mod endpoint_end;
 mod formats;
 mod layers;
+mod live;
 mod nodes;
 mod operator;
 mod otp_suite;

@@ -31,6 +31,7 @@ use file::Rules;
 use guard::Guard;
 
 pub use file::{MAX_WEB_CONFIG_BYTES, WebConfigError};
+pub(super) use viewer::is_address;
 pub use viewer::{Peer, Viewer};
 
 /// Longest time that a TLS handshake may take.
@@ -133,7 +134,11 @@ impl Access {
         metrics: &Metrics,
     ) -> Admission {
         let viewer = match channel {
-            Some(channel) => Viewer { peer: channel.peer, authenticated: channel.certified }.behind(request.headers()),
+            Some(channel) => {
+                let authority = request.uri().authority().map(|authority| authority.as_str());
+                let viewer = Viewer { peer: channel.peer, authenticated: channel.certified };
+                viewer.behind(request.headers(), authority)
+            }
             None => request.extensions().get().copied().unwrap_or_default(),
         };
         let Some(guard) = &self.0 else { return Admission { headers: ExtraHeaders::default(), outcome: Ok(viewer) } };

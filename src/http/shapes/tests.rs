@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::analytics::{ChildCounts, ChildState, Health, HistoryEntry, HistoryEvent, SupervisorConfig};
 use crate::event::{
-    Action, ChildRef, ChildType, Decision, Detail, Panic, Pid, Restart, RestartCause, Strategy, SupervisorExit,
+    Action, ChildType, Decision, Detail, Panic, Restart, RestartCause, Strategy, SupervisorRef, Timestamp,
 };
+use crate::telemetry::monotonic_now;
 
 /// The text of each shape, field for field; a client reads back what was written.
 #[track_caller]
@@ -71,7 +72,7 @@ fn history_has_its_shape() {
     let golden = json!({
         "supervisor": "payments/workers", "capacity": 1000, "total": 1007, "evicted": 7, "events": [death_json()],
     });
-    check(&history(&page), golden);
+    check(&history(&page, LastOutput::Shown), golden);
 }
 
 // Every field stands in every event; what is unknown or does not apply is null.
@@ -90,7 +91,7 @@ fn each_type_of_event_has_its_shape() {
         "reason": null, "shutdown": null, "lifetime_ms": null, "downtime_ms": 5, "cause": "sibling", "decision": null,
         "last_output": null, "usage": null, "text": null,
     });
-    check(&event(&node, &entry(restarted)), golden);
+    check(&event(&node, &entry(restarted), LastOutput::Shown), golden);
 
     let decision = Decision { action: Action::GiveUp, delay: Duration::ZERO, restarts_left: None };
     let start_error = Fact::StartError { reason: ExitReason::Exit(127), attempt: 4, decision: Some(decision.into()) };
@@ -101,7 +102,7 @@ fn each_type_of_event_has_its_shape() {
         "downtime_ms": null, "cause": null, "decision": {"action": "give_up", "delay_ms": 0, "restarts_left": null},
         "last_output": null, "usage": null, "text": null,
     });
-    check(&event(&node, &entry(start_error)), golden);
+    check(&event(&node, &entry(start_error), LastOutput::Shown), golden);
 
     let ended = Fact::SupervisorTerminated {
         reason: SupervisorExit::Shutdown,
@@ -113,7 +114,7 @@ fn each_type_of_event_has_its_shape() {
         "child_id": null, "child_pid": null, "reason": {"class": "shutdown", "detail": null}, "shutdown": null,
         "lifetime_ms": 99, "downtime_ms": null, "cause": null, "decision": null, "last_output": null, "usage": null, "text": null,
     });
-    check(&event(&node, &entry(ended)), golden);
+    check(&event(&node, &entry(ended), LastOutput::Shown), golden);
 
     // A mark belongs to no supervisor, in whose history soever it stands.
     let marked = Fact::Mark { text: "deploy api v1.8.2".parse().unwrap() };
@@ -123,7 +124,7 @@ fn each_type_of_event_has_its_shape() {
         "lifetime_ms": null, "downtime_ms": null, "cause": null, "decision": null, "last_output": null, "usage": null,
         "text": "deploy api v1.8.2",
     });
-    check(&event(&node, &entry(marked)), golden);
+    check(&event(&node, &entry(marked), LastOutput::Shown), golden);
 }
 
 #[test]
@@ -223,7 +224,7 @@ fn a_supervisor_has_its_shape() {
                          "lasting_ms": 16_000, "up_ms": 1500, "deaths": 214}},
         ],
     });
-    check(&supervisor(&known), golden);
+    check(&supervisor(&known, LastOutput::Shown), golden);
     let reason = SupervisorExit::MaxIntensity(Detail::new("too many"));
     let unknown = analytics::SupervisorView {
         config: None,
@@ -251,7 +252,7 @@ fn a_supervisor_has_its_shape() {
             "last_output": null, "usage": null, "text": null,
         },
     });
-    check(&supervisor(&unknown), golden);
+    check(&supervisor(&unknown, LastOutput::Shown), golden);
 }
 
 #[test]
@@ -274,5 +275,48 @@ fn causes_have_their_shape() {
          "sample": death_json()},
         {"fingerprint": "_other", "reason_fingerprint": null, "child_id": null, "count": 1, "first": 1, "last": 2, "sample": death_json()},
     ]});
-    check(&causes(&page), golden);
+    check(&causes(&page, LastOutput::Shown), golden);
+}
+
+// Who may not see the last words is told as much as if none had been kept.
+#[test]
+fn the_last_output_can_be_hidden() {
+    let shown = event(&name(None), &death(), LastOutput::Shown);
+    let hidden = event(&name(None), &death(), LastOutput::Hidden);
+    assert!(shown.last_output.is_some());
+    assert_eq!(hidden, wire::Event { last_output: None, ..shown });
+}
+
+// A live event has the shape of one in a history; starts and ordered stops have words of their own.
+#[test]
+fn live_events_have_the_shape_of_those_in_a_history() {
+    let time = Timestamp { monotonic: monotonic_now(), system: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123) };
+    let supervisor = Arc::new(SupervisorRef::new(Pid::Task(1), "payments/workers", None));
+    let of = |payload| SupervisorEvent { supervisor: supervisor.clone(), time, payload };
+    let HistoryEntry { event: died, remains } = death();
+    let Fact::Terminated { reason, .. } = died.fact else { panic!("no death") };
+    let terminate = |last_output| Payload::ChildTerminate {
+        child: mailer(),
+        child_pid: Pid::Task(3),
+        reason: reason.clone(),
+        shutdown: false,
+        lifetime: Duration::from_millis(410),
+        decision: Decision { action: Action::Restart, delay: Duration::from_millis(250), restarts_left: Some(2) },
+        last_output,
+        usage: remains.usage,
+    };
+    let event = of(terminate(remains.last_output.clone()));
+    check(&live_event(7, &event, LastOutput::Shown), death_json());
+    let hidden = live_event(7, &event, LastOutput::Hidden);
+    assert_eq!(hidden, live_event(7, &of(terminate(None)), LastOutput::Shown));
+
+    let (child, child_pid) = (mailer(), Some(Pid::Task(3)));
+    let start = of(Payload::ChildStart { child: child.clone(), child_pid, duration: Duration::ZERO });
+    let started = live_event(8, &start, LastOutput::Shown);
+    assert_eq!((&*started.event_type, started.child_pid.as_deref()), ("started", Some("task-3")));
+    let stopped = live_event(9, &of(Payload::ChildStop { child, deleted: false }), LastOutput::Shown);
+    assert_eq!((&*stopped.event_type, stopped.child_id.as_deref()), ("stopped", Some("mailer")));
+    let end = Payload::SupervisorTerminate { reason: SupervisorExit::Normal, lifetime: Duration::from_secs(1) };
+    let ended = live_event(10, &of(end), LastOutput::Shown);
+    assert_eq!((&*ended.event_type, ended.child_id, ended.lifetime_ms), ("supervisor_terminated", None, Some(1000)));
 }

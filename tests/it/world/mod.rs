@@ -5,6 +5,7 @@
 mod http;
 mod process;
 mod prometheus;
+mod sse;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 pub(crate) use http::{Response, exchange, get, request, request_unix};
 pub(crate) use process::{BINARY, Ended, Foreign, Running, is_alive, run_to_end};
 pub(crate) use prometheus::Prometheus;
+pub(crate) use sse::{Sse, SseEvent};
 
 /// Longest time that anything may take which should happen soon, on a machine that has much else to do: only a broken
 /// program needs it.
@@ -117,4 +119,11 @@ pub(crate) fn crasher(id: &str, crashes: &Arc<Semaphore>) -> ChildSpec {
 pub(crate) fn sample(exposition: &str, series: &str) -> Option<f64> {
     let value = exposition.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
     Some(value.parse().unwrap_or_else(|_| panic!("{series} has the value {value:?}")))
+}
+
+/// Lets this process open as many files as it may, for tests with hundreds of connections.
+pub(crate) fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
 }
