@@ -98,6 +98,15 @@ impl Control {
         self.analytics.causes(&name, child).map_err(|_| Error::NotFound(supervisor.into()))
     }
 
+    /// Deaths in each of the last minutes of an hour, the present one last; with a child's id only its own.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn deaths_by_minute(&self, supervisor: &str, child: Option<&str>) -> Result<Vec<u32>, Error> {
+        let name = self.resolve(supervisor)?;
+        self.analytics.deaths_by_minute(&name, child).map_err(|_| Error::NotFound(supervisor.into()))
+    }
+
     /// Totals of all supervisors (`get_supervisor_analytics/0`).
     pub fn supervisor_analytics(&self) -> AllStats {
         self.analytics.all_supervisor_stats()

@@ -1,5 +1,7 @@
 //! The children of one supervisor as its events show them. Pure: an event in, the view changed.
 
+mod minutes;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use foldhash::fast::RandomState;
 use super::health::{Deaths, Down, Health, Looping};
 use super::history::{HistoryEntry, HistoryEvent};
 use crate::event::{Action, ChildRef, Pid};
+pub use minutes::MINUTES_COUNTED;
 
 /// Dynamic children of one supervisor that are listed; those beyond are only counted. Static children are as many as
 /// the supervisor has specs.

@@ -219,6 +219,16 @@ impl Deaths {
         self.tally.last_day(now)
     }
 
+    /// Adds to each of the last minutes, the present one last, the deaths that fell into it.
+    pub(super) fn add_by_minute(&self, now: u64, minutes: &mut [u32]) {
+        let present = now / NANOS_PER_MINUTE;
+        for (minute, deaths) in self.tally.minutes.iter().rev() {
+            let back = present.saturating_sub(*minute) as usize;
+            let Some(slot) = minutes.len().checked_sub(back + 1) else { break };
+            minutes[slot] = minutes[slot].saturating_add(*deaths);
+        }
+    }
+
     /// Did the death that a loop was said to begin with come long before the fast loop that this is? Two deaths last night
     /// and a hundred in these minutes are a loop of minutes.
     fn is_straggler(&self, began: Mark) -> bool {

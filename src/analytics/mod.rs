@@ -37,7 +37,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 
 pub use self::causes::{Cause, MAX_CAUSES};
-pub use self::children::{ChildCounts, ChildState, ChildView, MAX_LISTED_DYNAMIC};
+pub use self::children::{ChildCounts, ChildState, ChildView, MAX_LISTED_DYNAMIC, MINUTES_COUNTED};
 pub use self::fingerprint::error_line;
 pub use self::health::{Health, LOOP_DEATHS, LOOP_WINDOW, Looping, SLOW_LOOP_PACE, SLOW_LOOP_RECENT, SLOW_LOOP_WINDOW};
 pub use self::history::{
@@ -187,6 +187,14 @@ impl Analytics {
     /// [`NotFound`] if the name is not remembered.
     pub fn causes(&self, name: &str, child: Option<&str>) -> Result<CausesPage, NotFound> {
         Ok(self.get(name)?.causes(child))
+    }
+
+    /// Deaths in each of the last [`MINUTES_COUNTED`] minutes, the present one last; with a child's id only its own.
+    ///
+    /// # Errors
+    /// [`NotFound`] if the name is not remembered.
+    pub fn deaths_by_minute(&self, name: &str, child: Option<&str>) -> Result<Vec<u32>, NotFound> {
+        Ok(self.get(name)?.deaths_by_minute(child, monotonic_now()))
     }
 
     /// Totals of all supervisors and of each.

@@ -230,6 +230,13 @@ impl Record {
         CausesPage { supervisor: self.name.clone(), causes: self.state.lock().causes.list(child) }
     }
 
+    /// Deaths in each of the last [`MINUTES_COUNTED`](super::MINUTES_COUNTED) minutes, the present one last, of the children
+    /// with this id or, without one, of all.
+    pub fn deaths_by_minute(&self, child: Option<&str>, now: Instant) -> Vec<u32> {
+        let state = self.state.lock();
+        state.children.deaths_by_minute(child, state.nanos(now))
+    }
+
     /// What failed in the window that ends `now`.
     pub fn failure_rate(&self, window: Duration, now: Instant) -> FailureRate {
         let state = self.state.lock();

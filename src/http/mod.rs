@@ -26,6 +26,7 @@ use crate::wire;
 use access::{Admission, Channel, Entered};
 use listener::Connection;
 use live::{Closing, Live};
+use page::Snapshots;
 use patience::{Patience, Patient};
 use scrape::Scrapes;
 use seats::{Seats, Taken};
@@ -37,6 +38,7 @@ mod api;
 mod listener;
 mod live;
 mod metrics;
+mod page;
 mod pages;
 mod patience;
 mod respond;
@@ -82,6 +84,7 @@ pub struct App {
     pub(super) metrics: Metrics,
     pub(super) control: Control,
     live: Live,
+    snapshots: Snapshots,
     pub(super) ready: Arc<AtomicBool>,
     /// May requests change something?
     pub(super) admin: bool,
@@ -104,6 +107,7 @@ impl App {
         let telemetry_path = telemetry_path.into();
         Self {
             live: Live::new(metrics.clone()),
+            snapshots: Snapshots::default(),
             metrics,
             control,
             ready: Arc::default(),
@@ -290,8 +294,13 @@ impl App {
         reply
     }
 
+    /// Where the metrics are served.
+    pub(super) fn metrics_path(&self) -> &str {
+        &self.telemetry_path
+    }
+
     /// Where a route is served: the metrics under the path that was configured, all others under their own.
     pub(super) fn path_of<'a>(&'a self, route: &Route) -> &'a str {
-        if route.name == router::METRICS { &self.telemetry_path } else { route.path }
+        if route.name == router::METRICS { self.metrics_path() } else { route.path }
     }
 }

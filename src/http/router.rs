@@ -8,7 +8,7 @@ use hyper::{Method, Request, StatusCode};
 
 use super::respond::{self, Reply};
 use super::shapes::LastOutput;
-use super::{App, Viewer, admin, api, live, metrics, pages};
+use super::{App, Viewer, admin, api, live, metrics, page, pages};
 use crate::metrics::Limit;
 
 /// Longest request body, in bytes. No route reads one; a few bytes are let pass as clients send them by habit.
@@ -34,8 +34,8 @@ pub struct Route {
 enum Handler {
     /// Answers `GET` and `HEAD`.
     Get(fn(&App, &Query) -> Reply),
-    /// Answers `GET` and `HEAD` by what the headers ask for, with a body that is made while it is sent.
-    Stream(fn(&App, &Request<Incoming>, &Query) -> Reply),
+    /// Answers `GET` and `HEAD` by what the query and the headers ask for.
+    Ask(fn(&App, &Request<Incoming>, &Query) -> Reply),
     /// Answers `POST`, if the request may change something.
     Post(for<'a> fn(&'a App, &'a Query) -> Answer<'a>),
 }
@@ -49,14 +49,35 @@ pub static ROUTES: &[Route] = &[
         name: METRICS,
         parameters: &[],
         help: "Metrics as Prometheus text, OpenMetrics or protobuf, as `Accept` says; gzip if asked for.",
-        handler: Handler::Stream(metrics::exposition),
+        handler: Handler::Ask(metrics::exposition),
     },
     Route {
         path: "/",
         name: "index",
+        parameters: &["supervisor", "child", "filter", "show"],
+        help: "The live page: what is in trouble, why, and what comes next.",
+        handler: Handler::Ask(page::page),
+    },
+    Route {
+        path: "/page.css",
+        name: "page_style",
         parameters: &[],
-        help: "Links to all routes.",
-        handler: Handler::Get(pages::index),
+        help: "The style of the page.",
+        handler: Handler::Get(page::style),
+    },
+    Route {
+        path: "/page.js",
+        name: "page_script",
+        parameters: &[],
+        help: "The script of the page, which keeps it live.",
+        handler: Handler::Get(page::script),
+    },
+    Route {
+        path: "/icon.svg",
+        name: "page_icon",
+        parameters: &[],
+        help: "The icon of the page.",
+        handler: Handler::Get(page::icon),
     },
     Route {
         path: "/-/healthy",
@@ -112,7 +133,7 @@ pub static ROUTES: &[Route] = &[
         name: "events",
         parameters: &["after"],
         help: "Everything that happens, as server-sent events; resumes by `Last-Event-ID`, or `after` an id.",
-        handler: Handler::Stream(live::events),
+        handler: Handler::Ask(live::events),
     },
     Route {
         path: "/api/v1/restart_child",
@@ -159,7 +180,7 @@ pub(super) async fn answer(app: &App, request: Request<Incoming>) -> (&'static s
         return (NOT_FOUND, respond::text(StatusCode::NOT_FOUND, "not found"));
     };
     let reply = match (&route.handler, request.method()) {
-        (Handler::Get(_) | Handler::Stream(_), &Method::GET | &Method::HEAD) | (Handler::Post(_), &Method::POST) => {
+        (Handler::Get(_) | Handler::Ask(_), &Method::GET | &Method::HEAD) | (Handler::Post(_), &Method::POST) => {
             carry_out(app, route, &request).await
         }
         _ => respond::method_not_allowed(route.methods()),
@@ -191,7 +212,7 @@ async fn carry_out(app: &App, route: &Route, request: &Request<Incoming>) -> Rep
     };
     match route.handler {
         Handler::Get(handler) => handler(app, &query),
-        Handler::Stream(handler) => handler(app, request, &query),
+        Handler::Ask(handler) => handler(app, request, &query),
         Handler::Post(handler) => match admin::refusal(app, request) {
             Some(refusal) => refusal,
             None => handler(app, &query).await,
@@ -203,7 +224,7 @@ impl Route {
     /// The methods it answers, as `Allow` names them.
     pub fn methods(&self) -> &'static str {
         match self.handler {
-            Handler::Get(_) | Handler::Stream(_) => "GET, HEAD",
+            Handler::Get(_) | Handler::Ask(_) => "GET, HEAD",
             Handler::Post(_) => "POST",
         }
     }

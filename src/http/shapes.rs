@@ -6,7 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::analytics::registry::{Name, OTHER};
 use crate::analytics::{self, EventType, Fact, Remains, Verdict};
 use crate::event::{
-    Aggregated, ChildRef, ExitReason, Mark, Payload, Pid, ReasonClass, SupervisorEvent, SupervisorExit, Timestamp, Usage,
+    Aggregated, ChildRef, ExitReason, Mark, Payload, Pid, ReasonClass, SupervisorEvent, SupervisorExit, Timestamp,
+    Usage,
 };
 use crate::wire::{self, Word};
 
@@ -69,32 +70,12 @@ pub(crate) fn event(supervisor: &Name, entry: &analytics::HistoryEntry, output: 
         Fact::StartError { decision: verdict, .. } => {
             wire::Event { decision: verdict.as_ref().map(decision), ..common }
         }
-        Fact::Aggregated { of, count } => {
-            let (class, shutdown, what) = match of {
-                Aggregated::Started => (None, None, "starts"),
-                Aggregated::StartErrors => (Some(ReasonClass::Error.as_str()), None, "failed starts"),
-                Aggregated::Terminated { class, shutdown, .. } => (Some(class.as_str()), Some(*shutdown), "deaths"),
-                Aggregated::Restarted { .. } => (None, None, "restarts"),
-            };
-            let cause = match of {
-                Aggregated::Restarted { cause } => Some(Word::Borrowed(cause.as_str())),
-                _ => None,
-            };
-            wire::Event {
-                shutdown,
-                cause,
-                reason: Some(wire::Reason {
-                    class: class.unwrap_or("unknown").into(),
-                    detail: Some(format!("{count} {what}, counted in the node without details")),
-                }),
-                ..common
-            }
-        }
+        Fact::Aggregated { of, count } => aggregated(of, *count, common),
         Fact::Mark { text } => {
             wire::Event { supervisor_name: None, node: None, text: Some(text.to_string()), ..common }
         }
         Fact::SupervisorTerminated { reason, lifetime_ms } => {
-            wire::Event { reason: Some(supervisor_exit(reason)), lifetime_ms: Some(*lifetime_ms), ..common }
+            wire::Event { reason: Some(supervisor_exit(reason)), lifetime_ms: lifetime_ms.get(), ..common }
         }
     }
 }
@@ -124,16 +105,16 @@ pub(crate) fn live_event(number: u64, event: &SupervisorEvent, output: LastOutpu
         } => wire::Event {
             reason: Some(reason(why)),
             shutdown: Some(*shutdown),
-            lifetime_ms: Some(millis(*lifetime)),
+            lifetime_ms: lifetime.map(millis),
             decision: Some(decision(&(*verdict).into())),
             last_output: lines(last_output, output),
             usage: usage.map(wire_usage),
-            ..of(EventType::Terminated.as_str(), Some(child), Some(*child_pid))
+            ..of(EventType::Terminated.as_str(), Some(child), *child_pid)
         },
         Payload::ChildRestart { child, child_pid, cause, downtime, .. } => wire::Event {
             downtime_ms: downtime.map(millis),
             cause: Some(Word::Borrowed(cause.as_str())),
-            ..of(EventType::Restarted.as_str(), Some(child), Some(*child_pid))
+            ..of(EventType::Restarted.as_str(), Some(child), *child_pid)
         },
         Payload::ChildStartError { child, reason: why, decision: verdict, last_output, .. } => wire::Event {
             reason: Some(reason(why)),
@@ -141,10 +122,13 @@ pub(crate) fn live_event(number: u64, event: &SupervisorEvent, output: LastOutpu
             last_output: lines(last_output, output),
             ..of(EventType::StartError.as_str(), Some(child), None)
         },
+        Payload::ChildAggregate { child, of: what, count } => {
+            aggregated(what, *count, of(EventType::Aggregated.as_str(), child.as_deref(), None))
+        }
         Payload::ChildStop { child, .. } => of("stopped", Some(child), None),
         Payload::SupervisorTerminate { reason, lifetime } => wire::Event {
             reason: Some(supervisor_exit(reason)),
-            lifetime_ms: Some(millis(*lifetime)),
+            lifetime_ms: lifetime.map(millis),
             ..of(EventType::SupervisorTerminated.as_str(), None, None)
         },
     }
@@ -154,6 +138,23 @@ pub(crate) fn live_event(number: u64, event: &SupervisorEvent, output: LastOutpu
 pub(crate) fn marked(mark: &Mark) -> wire::Marked {
     let timestamp = mark.time.system.duration_since(UNIX_EPOCH).map_or(0, millis);
     wire::Marked { timestamp, time: wire::rfc3339(timestamp), text: mark.text.to_string() }
+}
+
+/// What was counted together says how many and of what.
+fn aggregated(of: &Aggregated, count: u64, common: wire::Event) -> wire::Event {
+    let (class, shutdown, what) = match of {
+        Aggregated::Started => (None, None, "starts"),
+        Aggregated::StartErrors => (Some(ReasonClass::Error.as_str()), None, "failed starts"),
+        Aggregated::Terminated { class, shutdown, .. } => (Some(class.as_str()), Some(*shutdown), "deaths"),
+        Aggregated::Restarted { .. } => (None, None, "restarts"),
+    };
+    let cause = match of {
+        Aggregated::Restarted { cause } => Some(Word::Borrowed(cause.as_str())),
+        _ => None,
+    };
+    let detail = Some(format!("{count} {what}, counted in the node without details"));
+    let reason = Some(wire::Reason { class: class.unwrap_or("unknown").into(), detail });
+    wire::Event { shutdown, cause, reason, ..common }
 }
 
 /// A mark as it is made.

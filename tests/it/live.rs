@@ -16,7 +16,7 @@ use tree::Tree;
 
 #[allow(dead_code, reason = "the benches tell more")]
 #[path = "../../benches/support/events.rs"]
-mod tree;
+pub(crate) mod tree;
 
 const EVENTS: &str = "/api/v1/events";
 

@@ -7,6 +7,7 @@
 
 mod backoff;
 mod beam;
+mod browser;
 mod cli;
 mod client;
 mod config_file;

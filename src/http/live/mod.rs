@@ -119,7 +119,13 @@ impl Live {
         telemetry.attach_shared(HANDLER_ID, &kinds, self.shared.clone())
     }
 
-    fn id(&self, number: u64) -> String {
+    /// The number of the newest event; 0 before the first.
+    pub(super) fn newest(&self) -> u64 {
+        self.shared.ring.lock().newest()
+    }
+
+    /// The id of the event with this number.
+    pub(super) fn id(&self, number: u64) -> String {
         format!("{}-{number}", self.shared.start)
     }
 
@@ -127,7 +133,7 @@ impl Live {
     fn place(&self, id: &str) -> Option<Place> {
         let (start, number) = id.split_once('-')?;
         let (start, number) = (start.parse::<u64>().ok()?, number.parse().ok()?);
-        let is_ours = start == self.shared.start && number <= self.shared.ring.lock().newest();
+        let is_ours = start == self.shared.start && number <= self.newest();
         Some(if is_ours { Place::After(number) } else { Place::Anew })
     }
 
@@ -168,7 +174,7 @@ impl Told {
                 Event::Supervisor(event) => Some(shapes::live_event(number, event, output)),
                 Event::Mark(mark) => Some(shapes::live_mark(number, mark)),
                 // Not what is attached to.
-                Event::HandlerFailure(_) | Event::Span(_) => None,
+                Event::HandlerFailure(_) | Event::Span(_) | Event::Node(_) => None,
             };
             let data = shape.map_or_else(String::new, |shape| format!("data: {}\n", wire::json(&shape)));
             format!("id: {}\n{data}\n", live.id(number)).into()
@@ -196,7 +202,7 @@ pub(super) fn events(app: &App, request: &Request<Incoming>, query: &Query) -> R
     let place = match (seen, query.get("after")) {
         // A browser that comes again asks for the same address as at first, and what it has seen since stands in the header.
         (Some(id), _) => live.place(id).unwrap_or(Place::Anew),
-        (None, None) => Place::After(live.shared.ring.lock().newest()),
+        (None, None) => Place::After(live.newest()),
         (None, Some(id)) => match live.place(id) {
             Some(place) => place,
             None => return api::bad_data(&format!("invalid parameter \"after\": {id:?} is not the id of an event")),

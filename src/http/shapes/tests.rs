@@ -297,10 +297,10 @@ fn live_events_have_the_shape_of_those_in_a_history() {
     let Fact::Terminated { reason, .. } = died.fact else { panic!("no death") };
     let terminate = |last_output| Payload::ChildTerminate {
         child: mailer(),
-        child_pid: Pid::Task(3),
+        child_pid: Some(Pid::Task(3)),
         reason: reason.clone(),
         shutdown: false,
-        lifetime: Duration::from_millis(410),
+        lifetime: Some(Duration::from_millis(410)),
         decision: Decision { action: Action::Restart, delay: Duration::from_millis(250), restarts_left: Some(2) },
         last_output,
         usage: remains.usage,
@@ -311,12 +311,12 @@ fn live_events_have_the_shape_of_those_in_a_history() {
     assert_eq!(hidden, live_event(7, &of(terminate(None)), LastOutput::Shown));
 
     let (child, child_pid) = (mailer(), Some(Pid::Task(3)));
-    let start = of(Payload::ChildStart { child: child.clone(), child_pid, duration: Duration::ZERO });
+    let start = of(Payload::ChildStart { child: child.clone(), child_pid, duration: Some(Duration::ZERO) });
     let started = live_event(8, &start, LastOutput::Shown);
     assert_eq!((&*started.event_type, started.child_pid.as_deref()), ("started", Some("task-3")));
     let stopped = live_event(9, &of(Payload::ChildStop { child, deleted: false }), LastOutput::Shown);
     assert_eq!((&*stopped.event_type, stopped.child_id.as_deref()), ("stopped", Some("mailer")));
-    let end = Payload::SupervisorTerminate { reason: SupervisorExit::Normal, lifetime: Duration::from_secs(1) };
+    let end = Payload::SupervisorTerminate { reason: SupervisorExit::Normal, lifetime: Some(Duration::from_secs(1)) };
     let ended = live_event(10, &of(end), LastOutput::Shown);
     assert_eq!((&*ended.event_type, ended.child_id, ended.lifetime_ms), ("supervisor_terminated", None, Some(1000)));
 }

@@ -1,0 +1,77 @@
+//! The sentences of the page. Pure.
+
+use super::snapshot::{Node, is_trouble};
+use super::text::{count, duration, line};
+use super::view::{Budget, budget, millis};
+use crate::analytics::{Cause, ChildView, Health, Looping};
+use crate::event::Strategy;
+
+/// How many deaths, and how quickly one after the other.
+pub(super) fn pace(looping: &Looping) -> String {
+    let deaths = count(looping.deaths, "death", "deaths");
+    match millis(looping.lasting).checked_div(looping.deaths) {
+        Some(every) => format!("{deaths}, one every {}", duration(every)),
+        None => deaths,
+    }
+}
+
+/// `213 of its 214 deaths`
+pub(super) fn share(causes: &[Cause], reason: Option<u64>) -> String {
+    let all: u64 = causes.iter().map(|cause| cause.count).sum();
+    let same: u64 = causes.iter().filter(|cause| cause.reason_fingerprint == reason).map(|cause| cause.count).sum();
+    match (same, all) {
+        (0, _) => String::new(),
+        (1, 1) => "its only death".into(),
+        (same, all) if same == all => format!("all of its {all} deaths"),
+        (same, all) => format!("{same} of its {all} deaths"),
+    }
+}
+
+/// Is it up in between?
+pub(super) fn up(child: &ChildView) -> Vec<String> {
+    let Some(looping) = &child.looping else { return Vec::new() };
+    let (up, lasting) = (millis(looping.up), millis(looping.lasting).max(1));
+    vec![format!("{} % of that time", (up.saturating_mul(100) / lasting).min(100))]
+}
+
+/// What happens next.
+pub(super) fn next(node: &Node, child: &ChildView) -> Vec<String> {
+    let name = line(&node.view.supervisor.supervisor);
+    let above = match node.view.config.as_ref().and_then(|config| config.parent.as_ref()) {
+        Some(parent) => format!("That counts as a failure under {}.", line(parent)),
+        None => "No supervisor is above it.".into(),
+    };
+    let siblings = node.view.children.len().saturating_sub(1) as u64;
+    match child.health {
+        Health::GaveUp => return vec![format!("Nothing: {name} gave up, and all its children are down. {above}")],
+        Health::Failed => return vec!["Nothing: it stays down until somebody starts it.".into()],
+        _ => {}
+    }
+    let mut sentences = Vec::new();
+    match node.view.config.as_ref().and_then(|config| config.strategy) {
+        Some(Strategy::OneForAll) if siblings > 0 => {
+            sentences.push(format!("Each death restarts {} as well.", count(siblings, "sibling", "siblings")));
+        }
+        Some(Strategy::RestForOne) if siblings > 0 => {
+            sentences.push("Each death restarts those after it as well.".into())
+        }
+        _ => {}
+    }
+    let Some(Budget { left, max, seconds, .. }) = budget(node) else { return sentences };
+    sentences.push(match left {
+        0 => format!("With the next death within {seconds} s {name} gives up and stops all its children. {above}"),
+        left => {
+            let more = if left == 1 { "One more death is".to_owned() } else { format!("{left} more deaths are") };
+            format!("{more} restarted; with another one within {seconds} s {name} gives up. {above}")
+        }
+    });
+    let every = child.looping.and_then(|looping| millis(looping.lasting).checked_div(looping.deaths.saturating_sub(1)));
+    // The budget is for all children of the supervisor: what one of them needs says something only if it is alone in trouble.
+    let alone = node.view.children.iter().filter(|other| is_trouble(other.health)).count() == 1;
+    if let Some(every) = every.filter(|_| alone)
+        && u64::from(seconds) * 1000 / every.max(1) <= u64::from(max)
+    {
+        sentences.push("At this pace the budget is never spent: it can go on for ever.".into());
+    }
+    sentences
+}

@@ -1,0 +1,385 @@
+//! From a snapshot to what the templates show: every sentence and number of the page. Pure but for the questions it asks.
+
+use std::time::Duration;
+
+use super::super::shapes::LastOutput;
+use super::sentences::{next, pace, share, up};
+use super::snapshot::{Node, Place, Snapshot};
+use super::text::{clock, count, duration, line, shell_word};
+use crate::analytics::{ChildState, ChildView, Fact, Health, HistoryEntry};
+use crate::control::Control;
+use crate::event::{ExitReason, Strategy, SupervisorExit};
+
+/// Others that died of the same, by name.
+const MAX_ALSO: usize = 3;
+
+/// Lines of the last words on the first screen.
+const MAX_LEAD_WORDS: usize = 3;
+
+/// How a word of JSON is said to a person.
+pub(super) trait Said {
+    /// The word, or the words.
+    fn said(&self) -> &'static str;
+}
+
+/// What is shown is of this moment, and for whom.
+pub(super) struct Scene<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) control: &'a Control,
+    pub(super) output: LastOutput,
+    /// May requests change something?
+    pub(super) admin: bool,
+    /// What a command needs to reach us, with a space before it.
+    pub(super) url: String,
+}
+
+/// A moment, to be shown as how long ago it was and when.
+pub(super) struct Moment {
+    pub(super) at: u64,
+    pub(super) ago: String,
+    pub(super) clock: String,
+}
+
+/// A name that leads somewhere.
+pub(super) struct Link {
+    pub(super) name: String,
+    pub(super) href: String,
+    pub(super) health: Health,
+}
+
+/// The worst child: the eight questions of the first screen.
+pub(super) struct Lead {
+    pub(super) health: Health,
+    pub(super) supervisor: Link,
+    pub(super) child: String,
+    pub(super) href: String,
+    pub(super) spark: Spark,
+    /// Since when, and what that means.
+    pub(super) since: Option<(Moment, String)>,
+    pub(super) why: Option<Death>,
+    /// How many of its deaths are of that.
+    pub(super) share: String,
+    pub(super) words: Words,
+    pub(super) up: Vec<String>,
+    pub(super) run: Run,
+    pub(super) also: Vec<(Link, String)>,
+    pub(super) also_more: usize,
+    pub(super) budget: Option<Budget>,
+    pub(super) next: Vec<String>,
+    pub(super) commands: Vec<String>,
+}
+
+/// What a child or supervisor does now.
+pub(super) enum Run {
+    /// Up since then, in Unix milliseconds, and so long.
+    Up(u64, String),
+    /// Started again then, and so long from now.
+    Next(u64, String),
+    /// About to be started.
+    Starting,
+    /// Down.
+    Down,
+}
+
+/// How something ended.
+pub(super) struct Death {
+    pub(super) when: Moment,
+    pub(super) class: &'static str,
+    pub(super) text: String,
+    /// How long it had run.
+    pub(super) ran: Option<String>,
+}
+
+/// What a run wrote last.
+pub(super) enum Words {
+    /// There is nothing.
+    None,
+    /// Not for who asks.
+    Hidden,
+    /// Oldest first.
+    Lines(Vec<String>),
+}
+
+/// A restart budget.
+pub(super) struct Budget {
+    pub(super) used: u32,
+    pub(super) max: u32,
+    pub(super) left: u32,
+    pub(super) seconds: u32,
+    /// How much of it is used, in percent.
+    pub(super) percent: u32,
+}
+
+/// Deaths by the minute.
+#[derive(Default)]
+pub(super) struct Spark {
+    /// Its shape in a box of 120 by 20; empty if nothing died.
+    pub(super) path: String,
+    pub(super) label: String,
+}
+
+/// A supervisor in the table, and some of its children.
+pub(super) struct Group {
+    pub(super) depth: usize,
+    pub(super) link: Link,
+    pub(super) strategy: &'static str,
+    pub(super) run: Run,
+    pub(super) deaths_hour: u64,
+    pub(super) deaths_day: u64,
+    pub(super) totals: String,
+    pub(super) spark: Spark,
+    pub(super) budget: Option<Budget>,
+    pub(super) rows: Vec<Row>,
+    /// Those not listed: `4 ok`.
+    pub(super) rest: Vec<String>,
+}
+
+/// A child in the table.
+pub(super) struct Row {
+    pub(super) link: Link,
+    pub(super) run: Run,
+    pub(super) deaths_hour: u64,
+    pub(super) deaths_day: u64,
+    pub(super) death: Option<Death>,
+    pub(super) action: Option<Action>,
+}
+
+/// What an operator may do with a child.
+pub(super) struct Action {
+    pub(super) verb: &'static str,
+    /// `restart_child`
+    pub(super) route: &'static str,
+    pub(super) query: String,
+    pub(super) what: String,
+}
+
+// === impl Scene ===
+
+impl Scene<'_> {
+    pub(super) fn moment(&self, at: u64) -> Moment {
+        let now = self.snapshot.at;
+        Moment { at, ago: duration(now.saturating_sub(at)), clock: clock(at, now) }
+    }
+
+    fn child_link(&self, place: Place) -> Link {
+        let (node, child) = (self.snapshot.node(place), self.snapshot.child(place));
+        let (supervisor, id) = (&*node.view.supervisor.supervisor, &*child.child.id);
+        Link {
+            name: format!("{}/{}", line(supervisor), line(id)),
+            href: href(supervisor, Some(id)),
+            health: child.health,
+        }
+    }
+
+    pub(super) fn lead(&self, place: Place) -> Lead {
+        let (node, child) = (self.snapshot.node(place), self.snapshot.child(place));
+        let supervisor = &*node.view.supervisor.supervisor;
+        let causes = self.control.causes(supervisor, Some(&child.child.id)).map(|page| page.causes).unwrap_or_default();
+        let also: Vec<Place> = self.snapshot.dead_of_the_same(place).collect();
+        let deaths =
+            |place: &Place| format!("{} in 24 h", count(self.snapshot.child(*place).deaths_day, "death", "deaths"));
+        let run = self.run(child);
+        Lead {
+            health: child.health,
+            supervisor: supervisor_link(node),
+            child: line(&child.child.id),
+            href: href(supervisor, Some(&child.child.id)),
+            spark: self.spark(supervisor, Some(&child.child.id)),
+            since: child.looping.map(|looping| (self.moment(looping.since), pace(&looping))),
+            why: child.last_death.as_ref().map(|entry| self.death(entry)),
+            share: share(&causes, child.reason_fingerprint),
+            words: self.words(child.last_death.as_ref(), MAX_LEAD_WORDS),
+            up: up(child),
+            run,
+            also: also.iter().take(MAX_ALSO).map(|place| (self.child_link(*place), deaths(place))).collect(),
+            also_more: also.len().saturating_sub(MAX_ALSO),
+            budget: budget(node),
+            next: next(node, child),
+            commands: vec![
+                format!("restart_exporter why{} {}", self.url, shell_word(&format!("{supervisor}/{}", child.child.id))),
+                format!("restart_exporter history{} {}", self.url, shell_word(supervisor)),
+            ],
+        }
+    }
+
+    pub(super) fn run(&self, child: &ChildView) -> Run {
+        let now = self.snapshot.at;
+        match (child.state, child.uptime.map(millis), child.next_try.map(millis)) {
+            (ChildState::Running, Some(uptime), _) => Run::Up(now.saturating_sub(uptime), duration(uptime)),
+            (ChildState::Restarting, _, Some(wait)) => Run::Next(now + wait, duration(wait)),
+            (ChildState::Restarting, _, None) => Run::Starting,
+            _ => Run::Down,
+        }
+    }
+
+    pub(super) fn run_of(&self, node: &Node) -> Run {
+        match node.view.uptime.filter(|_| node.view.up).map(millis) {
+            Some(uptime) => Run::Up(self.snapshot.at.saturating_sub(uptime), duration(uptime)),
+            None => Run::Down,
+        }
+    }
+
+    pub(super) fn death(&self, entry: &HistoryEntry) -> Death {
+        let (class, text) = match &entry.event.fact {
+            Fact::SupervisorTerminated { reason, .. } => supervisor_exit(reason),
+            _ => entry.event.reason().map_or(("unknown", String::new()), exit),
+        };
+        let ran = match entry.event.fact {
+            Fact::Terminated { lifetime_ms, .. } | Fact::SupervisorTerminated { lifetime_ms, .. } => lifetime_ms.get(),
+            _ => None,
+        };
+        Death { when: self.moment(entry.event.timestamp), class, text: line(&text), ran: ran.map(duration) }
+    }
+
+    /// The last lines of what is left of a run.
+    pub(super) fn words(&self, entry: Option<&HistoryEntry>, most: usize) -> Words {
+        match entry.and_then(|entry| entry.remains.last_output.as_ref()).filter(|lines| !lines.is_empty()) {
+            None => Words::None,
+            Some(_) if self.output == LastOutput::Hidden => Words::Hidden,
+            Some(lines) => {
+                Words::Lines(lines.iter().skip(lines.len().saturating_sub(most)).map(|text| line(text)).collect())
+            }
+        }
+    }
+
+    pub(super) fn spark(&self, supervisor: &str, child: Option<&str>) -> Spark {
+        spark(&self.control.deaths_by_minute(supervisor, child).unwrap_or_default())
+    }
+
+    /// A supervisor with those of its children that `wanted` wants, worst first and at most `most`.
+    pub(super) fn group(&self, place: usize, depth: usize, most: usize, wanted: impl Fn(&ChildView) -> bool) -> Group {
+        let node = &self.snapshot.supervisors[place];
+        let view = &node.view;
+        let mut children: Vec<usize> =
+            (0..view.children.len()).filter(|child| wanted(&view.children[*child])).collect();
+        children.sort_by_key(|child| {
+            let child = &view.children[*child];
+            (child.health, std::cmp::Reverse(child.deaths_day))
+        });
+        children.truncate(most);
+        let mut unlisted = [0_u64; Health::ALL.len()];
+        view.children.iter().for_each(|child| unlisted[child.health as usize] += 1);
+        children.iter().for_each(|child| unlisted[view.children[*child].health as usize] -= 1);
+        let rest = Health::ALL.into_iter().zip(unlisted).filter(|(_, number)| *number > 0);
+        let sum = |deaths: fn(&ChildView) -> u64| view.children.iter().map(deaths).sum();
+        // Below another one, the last part of the name says it all.
+        let mut link = supervisor_link(node);
+        if let (1.., Some((_, last))) = (depth, link.name.rsplit_once('/')) {
+            link.name = last.to_owned();
+        }
+        Group {
+            depth,
+            link,
+            strategy: strategy(node),
+            run: self.run_of(node),
+            deaths_hour: sum(|child| child.deaths_hour),
+            deaths_day: sum(|child| child.deaths_day),
+            totals: totals(node),
+            spark: self.spark(&view.supervisor.supervisor, None),
+            budget: budget(node),
+            rows: children.iter().map(|child| self.row(Place { supervisor: place, child: *child })).collect(),
+            rest: rest.map(|(health, number)| format!("{number} {}", health.said())).collect(),
+        }
+    }
+
+    fn row(&self, place: Place) -> Row {
+        let (node, child) = (self.snapshot.node(place), self.snapshot.child(place));
+        Row {
+            link: Link { name: line(&child.child.id), ..self.child_link(place) },
+            run: self.run(child),
+            deaths_hour: child.deaths_hour,
+            deaths_day: child.deaths_day,
+            death: child.last_death.as_ref().map(|entry| self.death(entry)),
+            action: self.admin.then(|| action(node, child)).flatten(),
+        }
+    }
+}
+
+// === Words ===
+
+impl Said for Health {
+    fn said(&self) -> &'static str {
+        match self {
+            Health::GaveUp => "gave up",
+            other => other.as_str(),
+        }
+    }
+}
+
+pub(super) fn totals(node: &Node) -> String {
+    let view = &node.view;
+    format!(
+        "{}, {}",
+        count(view.total_failures, "failure", "failures"),
+        count(view.total_restarts, "restart", "restarts")
+    )
+}
+
+pub(super) fn strategy(node: &Node) -> &'static str {
+    node.view.config.as_ref().and_then(|config| config.strategy).map_or("", Strategy::as_str)
+}
+
+/// Where a supervisor or child is shown.
+pub(super) fn href(supervisor: &str, child: Option<&str>) -> String {
+    let mut query = form_urlencoded::Serializer::for_suffix(String::from("?"), 1);
+    query.append_pair("supervisor", supervisor);
+    if let Some(child) = child {
+        query.append_pair("child", child);
+    }
+    query.finish()
+}
+
+pub(super) fn supervisor_link(node: &Node) -> Link {
+    let name = &*node.view.supervisor.supervisor;
+    Link { name: line(name), href: href(name, None), health: node.view.health }
+}
+
+fn exit(reason: &ExitReason) -> (&'static str, String) {
+    let class = reason.class().as_str();
+    (class, reason.detail().unwrap_or_default())
+}
+
+fn supervisor_exit(reason: &SupervisorExit) -> (&'static str, String) {
+    (reason.class().as_str(), reason.detail().map(|detail| detail.to_string()).unwrap_or_default())
+}
+
+pub(super) fn budget(node: &Node) -> Option<Budget> {
+    let config = node.view.config.as_ref()?;
+    let (max, seconds) = (config.max_restarts?, config.max_seconds?);
+    let left = node.view.restarts_left?;
+    let used = max.saturating_sub(left);
+    let percent = if max == 0 { 100 } else { (u64::from(used) * 100).div_ceil(max.into()) as u32 };
+    Some(Budget { used, max, left, seconds, percent })
+}
+
+fn action(node: &Node, child: &ChildView) -> Option<Action> {
+    let is_dynamic = child.child.dynamic;
+    // The children of a dynamic supervisor have no ids to be found by, and none of them is stopped and kept.
+    let (verb, route, target) = match (child.state, &child.pid) {
+        (ChildState::Stopped, _) => ("restart", "restart_child", child.child.id.to_string()),
+        (_, Some(pid)) if is_dynamic => ("terminate", "terminate_child", pid.to_string()),
+        _ if is_dynamic => return None,
+        _ => ("terminate", "terminate_child", child.child.id.to_string()),
+    };
+    let supervisor = &*node.view.supervisor.supervisor;
+    let query = href(supervisor, Some(&target));
+    Some(Action { verb, route, query, what: line(&child.child.id) })
+}
+
+fn spark(minutes: &[u32]) -> Spark {
+    let most = minutes.iter().copied().max().unwrap_or(0);
+    if most == 0 {
+        return Spark::default();
+    }
+    let mut path = String::new();
+    for (minute, deaths) in minutes.iter().enumerate().filter(|(_, deaths)| **deaths > 0) {
+        // At least two units high, or a single death beside a storm could not be seen.
+        let height = (u64::from(*deaths) * 20).div_ceil(u64::from(most)).max(2);
+        path += &format!("M{},20v-{height}h1.6v{height}z", minute * 2);
+    }
+    Spark { path, label: format!("deaths per minute in the last hour, at most {most}") }
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
