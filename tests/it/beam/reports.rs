@@ -182,9 +182,9 @@ async fn each_report_becomes_what_it_means() {
     exporter.knows(&["patient", "crowd"]).await;
     node.check("{tree:stop(patient), tree:stop(crowd)}.", "{ok,ok}").await;
     for (supervisor, count) in [("patient", 1.0), ("crowd", 3.0)] {
-        let killed = [("supervisor", supervisor), ("reason", "killed")];
-        exporter.counts("supervisor_child_terminations_total", &killed, count).await;
-        exporter.counts("supervisor_child_restarts_total", &killed[..1], 0.0).await;
+        let stopped = [("supervisor", supervisor), ("reason", "timeout")];
+        exporter.counts("supervisor_child_terminations_total", &stopped, count).await;
+        exporter.counts("supervisor_child_restarts_total", &stopped[..1], 0.0).await;
     }
     exporter.counts("restart_exporter_node_events_lost_total", &[], 0.0).await;
 }

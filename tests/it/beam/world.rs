@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::world::{Running, run_to_end, soon, until};
+use crate::world::{DEADLINE, Running, run_to_end, soon, until};
 
 /// Longest time until a history is complete: that of a dynamic child takes a second.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -265,7 +265,9 @@ impl Exporter {
             assert!(last <= expected, "{name} {labels:?}: {last} of {expected}");
             (last >= expected).then_some(())
         };
-        until(&format!("{name} {labels:?} = {expected}"), is).await;
+        if timeout(DEADLINE / 2, until("the count", is)).await.is_err() {
+            panic!("{name} {labels:?}: is {last}, wanted {expected}");
+        }
     }
 
     /// Waits until the strategies of these supervisors are known, that is, until the agent has asked them.
