@@ -64,6 +64,13 @@ pub(crate) enum Command {
         #[command(flatten)]
         client: ClientArgs,
     },
+    /// Show what happens, as it happens
+    Tail {
+        /// Only of this supervisor
+        supervisor: Option<String>,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
     /// Note something, such as a deploy, in the history of every supervisor (admin API)
     Mark {
         /// What: one line of at most 256 bytes
@@ -94,6 +101,7 @@ pub(crate) enum Ask {
     Status { supervisor: Option<String>, all: bool },
     Why { child: String },
     History(HistoryArgs),
+    Tail { supervisor: Option<String> },
     Mark { text: String },
 }
 

@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         Command::Status { supervisor, all, client } => client::run(Ask::Status { supervisor, all }, &client),
         Command::Why { child, client } => client::run(Ask::Why { child }, &client),
         Command::History { question, client } => client::run(Ask::History(question), &client),
+        Command::Tail { supervisor, client } => client::run(Ask::Tail { supervisor }, &client),
         Command::Mark { text, client } => client::run(Ask::Mark { text }, &client),
         Command::Completions { shell } => printed(cli::completions(shell)),
         Command::Man { command } => printed(cli::man(command.as_deref())),

@@ -86,6 +86,17 @@ impl Client {
         self.whole(Method::POST, route, query).await
     }
 
+    /// A body that goes on; the request has to be answered in time, the body need not end.
+    pub(super) async fn stream(&self, route: &str, header: Option<(HeaderName, &str)>) -> Result<Incoming, Failure> {
+        let response = self.in_time(self.send(Method::GET, route, &[], header)).await?;
+        if response.status().is_success() {
+            return Ok(response.into_body());
+        }
+        let status = response.status();
+        let text = self.in_time(self.body(response.into_body())).await?;
+        Err(self.refusal(status, &text))
+    }
+
     /// The JSON text of the data in an answer.
     pub(super) fn data<'a>(&self, answer: &'a Answer) -> Result<&'a str, Failure> {
         wire::data(&answer.text).map_err(|error| self.bad_answer(&error))

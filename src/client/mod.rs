@@ -3,11 +3,13 @@
 //! Exit status: 0; 1 if `status` found trouble; 2 if there is no answer, with one line on standard error that says why.
 
 mod connect;
+mod events;
 mod explain;
 mod history;
 mod http;
 mod screen;
 mod status;
+mod tail;
 mod times;
 mod url;
 mod why;
@@ -77,6 +79,7 @@ async fn answer(ask: Ask, args: &ClientArgs) -> Result<Found, Failure> {
         }
         Ask::Why { child } => why::run(&client, &mut screen, args.json, &child).await,
         Ask::History(question) => history::run(&client, &mut screen, args.json, &question).await,
+        Ask::Tail { supervisor } => tail::run(&client, &mut screen, args.json, supervisor.as_deref()).await,
         Ask::Mark { text } => mark(&client, &mut screen, args.json, &text).await,
     }
 }

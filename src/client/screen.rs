@@ -11,6 +11,7 @@ const MAX_COLUMN: usize = 60;
 /// Standard output.
 pub(super) struct Screen {
     colours: bool,
+    closed: bool,
 }
 
 /// Columns that are as wide as they must be.
@@ -26,14 +27,20 @@ impl Screen {
     pub(super) fn of_process() -> Self {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { colours: io::stdout().is_terminal() && !set("NO_COLOR") && !dumb }
+        Self { colours: io::stdout().is_terminal() && !set("NO_COLOR") && !dumb, closed: false }
     }
 
     /// Writes a line. It must be safe already.
     pub(super) fn line(&mut self, line: &str) {
         let mut out = io::stdout().lock();
         // Whoever closed the output needs no more of it, and no complaint.
-        let _ = out.write_all(line.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+        self.closed |=
+            out.write_all(line.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).is_err();
+    }
+
+    /// Does nobody read any more?
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// A text in the colour of a word. The word stands there as well: colours never tell alone.

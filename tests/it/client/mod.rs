@@ -1,6 +1,7 @@
 //! The commands that ask a running exporter: what they print, word for word, and their exit status.
 
 mod reach;
+mod tail;
 mod why;
 
 use std::net::SocketAddr;
@@ -203,7 +204,7 @@ async fn json_is_the_data_of_the_api_as_it_is() {
 async fn completions_and_manual_pages_know_every_command() {
     let bash = run(&["completions", "bash"]).await.stdout;
     let page = run(&["man"]).await.stdout;
-    for command in ["run", "demo", "check-config", "status", "why", "history", "mark", "completions", "man"] {
+    for command in ["run", "demo", "check-config", "status", "why", "history", "tail", "mark", "completions", "man"] {
         assert!(bash.contains(command), "{command}");
         assert!(page.contains(&command.replace('-', "\\-")), "{command} in {page}");
     }

@@ -1,0 +1,128 @@
+//! `tail`: what happens, as it happens. A connection that breaks is opened again, and what was missed meanwhile is told.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::header::HeaderName;
+use restart_exporter::http::HEARTBEAT;
+use restart_exporter::wire::{self, Event, LiveMissed};
+use tokio::time::{sleep, timeout};
+
+use super::events::{Message, Reader};
+use super::explain::{brief, decided, what};
+use super::http::Client;
+use super::screen::{Screen, plain};
+use super::times::{clock, lasting};
+use super::{Failure, Found};
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// After so many heartbeats that did not come the connection is dead.
+const HEARTBEATS: u32 = 3;
+
+/// Waits between attempts to connect again; the last one is repeated for as long as it takes.
+const WAITS: [Duration; 4] =
+    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(5)];
+
+pub(super) async fn run(
+    client: &Client,
+    screen: &mut Screen,
+    json: bool,
+    supervisor: Option<&str>,
+) -> Result<Found, Failure> {
+    let mut reader = Reader::default();
+    // Who cannot be reached at first is not there; who was reached once may come back.
+    follow(client, screen, &mut reader, json, supervisor).await?;
+    let mut attempt = 0;
+    while !screen.is_closed() {
+        sleep(WAITS[attempt.min(WAITS.len() - 1)]).await;
+        match follow(client, screen, &mut reader, json, supervisor).await {
+            Ok(()) => attempt = 0,
+            Err(failure @ (Failure::Refused(_) | Failure::Usage(_))) => return Err(failure),
+            Err(_) => attempt += 1,
+        }
+    }
+    Ok(Found::Fine)
+}
+
+/// Shows what comes on one connection.
+async fn follow(
+    client: &Client,
+    screen: &mut Screen,
+    reader: &mut Reader,
+    json: bool,
+    supervisor: Option<&str>,
+) -> Result<(), Failure> {
+    let seen = reader.last_id.clone();
+    let mut body = client.stream("events", seen.as_deref().map(|id| (LAST_EVENT_ID, id))).await?;
+    if seen.is_some() {
+        eprintln!("restart_exporter: connected again");
+    }
+    let patience = HEARTBEAT * HEARTBEATS;
+    while let Ok(Some(Ok(frame))) = timeout(patience, body.frame()).await {
+        let Ok(piece) = frame.into_data() else { continue };
+        let messages = reader.take(&piece).ok_or_else(|| client.bad_answer(&"an event without an end"))?;
+        for message in messages {
+            show(client, screen, &message, json, supervisor)?;
+            if screen.is_closed() {
+                return Ok(());
+            }
+        }
+    }
+    reader.broken();
+    eprintln!("restart_exporter: the connection is lost, trying again");
+    Ok(())
+}
+
+fn show(
+    client: &Client,
+    screen: &mut Screen,
+    message: &Message,
+    json: bool,
+    supervisor: Option<&str>,
+) -> Result<(), Failure> {
+    let bad = |error: wire::NoAnswer| client.bad_answer(&error);
+    match message.kind.as_str() {
+        "missed" => {
+            let LiveMissed { missed } = wire::read(&message.data).map_err(bad)?;
+            eprintln!("restart_exporter: {missed} events were missed");
+        }
+        "reset" => eprintln!("restart_exporter: the exporter has started anew"),
+        _ => {
+            let event: Event = wire::read(&message.data).map_err(bad)?;
+            let is_wanted = |wanted: &str| event.supervisor_name.as_deref().is_none_or(|name| name == wanted);
+            if supervisor.is_none_or(is_wanted) {
+                screen.line(&if json { message.data.clone() } else { line(&event) });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn line(event: &Event) -> String {
+    let mut line = clock(event.timestamp);
+    if event.event_type == "mark" {
+        return format!("{line}  ▲ {}", plain(&what(event)));
+    }
+    let supervisor = event.supervisor_name.as_deref().unwrap_or_default();
+    line += "  ";
+    line += &match &event.child_id {
+        Some(child) => plain(&format!("{supervisor}/{child}")).into_owned(),
+        None => plain(supervisor).into_owned(),
+    };
+    let words = if event.last_output.is_some() { brief(event) } else { what(event) };
+    line += &format!("  {}", plain(&words));
+    if event.shutdown == Some(true) {
+        line += ", as ordered";
+    }
+    if let Some(ms) = event.lifetime_ms {
+        line += &format!(", ran {}", lasting(ms));
+    }
+    if let Some(decision) = event.decision.as_ref().filter(|_| event.shutdown != Some(true)) {
+        line += &format!(" → {}", decided(decision));
+    }
+    if let Some(ms) = event.downtime_ms {
+        line += &format!(", down {}", lasting(ms));
+    }
+    line
+}
