@@ -34,6 +34,13 @@ async fn stored(database: SocketAddr) -> Series {
     if answer.status == 200 { series(&answer.data()) } else { Series::new() }
 }
 
+/// Are they the same but for what VictoriaMetrics rounds? It keeps some 15 digits of a value.
+fn is_near(exact: &Series, rounded: &Series) -> bool {
+    let value = |text: &String| text.parse::<f64>().unwrap();
+    let is_near = |(one, other)| (value(one) - value(other)).abs() <= 1e-14 * value(one).abs();
+    exact.keys().eq(rounded.keys()) && exact.values().zip(rounded.values()).all(is_near)
+}
+
 /// Stands before an exporter and says that its scrapers read no more than this.
 async fn accepting(accept: &'static str, exporter: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -100,9 +107,10 @@ async fn each_database_has_stored_the_same_series_whatever_format_it_read() {
     let equal = until("equal series in all databases", async || {
         let first = stored(text.address).await;
         let mut equal = first.len() > 100;
-        for other in [openmetrics.address, protobuf.address, victoria_metrics] {
+        for other in [openmetrics.address, protobuf.address] {
             equal &= first == stored(other).await;
         }
+        equal &= is_near(&first, &stored(victoria_metrics).await);
         equal.then_some(first)
     })
     .await;
