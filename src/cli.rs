@@ -54,6 +54,9 @@ pub(crate) enum Command {
     Why {
         /// The child, `CHILD` or `SUPERVISOR/CHILD`
         child: String,
+        /// The Erlang node of its supervisor, where two have one name
+        #[arg(long, value_name = "NODE")]
+        node: Option<String>,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -99,7 +102,7 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) enum Ask {
     Status { supervisor: Option<String>, all: bool },
-    Why { child: String },
+    Why { child: String, node: Option<String> },
     History(HistoryArgs),
     Tail { supervisor: Option<String> },
     Mark { text: String },

@@ -10,7 +10,11 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use thiserror::Error;
 
-use crate::analytics::{AllStats, Analytics, CausesPage, FailureRate, HistoryFilter, HistoryPage, SupervisorView};
+use crate::analytics::registry::Name;
+use crate::analytics::{
+    AllStats, Analytics, CausesPage, FailureRate, HistoryEvent, HistoryFilter, HistoryPage, NotFound, SupervisorStats,
+    SupervisorView,
+};
 use crate::event::Pid;
 use crate::supervisor::{ChildSelector, ControlError, Started, SupervisorHandle};
 
@@ -76,8 +80,7 @@ impl Control {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn restart_history(&self, supervisor: &str, filter: &HistoryFilter) -> Result<HistoryPage, Error> {
-        let name = self.resolve(supervisor)?;
-        self.analytics.restart_history(&name, filter).map_err(|_| Error::NotFound(supervisor.into()))
+        self.ask(supervisor, |analytics, name| analytics.restart_history(name, filter))
     }
 
     /// Restarts and failures of a supervisor within the window that ends now (`get_failure_rate/2`).
@@ -85,8 +88,7 @@ impl Control {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn failure_rate(&self, supervisor: &str, window: Duration) -> Result<FailureRate, Error> {
-        let name = self.resolve(supervisor)?;
-        self.analytics.failure_rate(&name, window).map_err(|_| Error::NotFound(supervisor.into()))
+        self.ask(supervisor, |analytics, name| analytics.failure_rate(name, window))
     }
 
     /// The digest of identical deaths of a supervisor's children, most frequent first.
@@ -94,8 +96,7 @@ impl Control {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn causes(&self, supervisor: &str, child: Option<&str>) -> Result<CausesPage, Error> {
-        let name = self.resolve(supervisor)?;
-        self.analytics.causes(&name, child).map_err(|_| Error::NotFound(supervisor.into()))
+        self.ask(supervisor, |analytics, name| analytics.causes(name, child))
     }
 
     /// Deaths in each of the last minutes of an hour, the present one last; with a child's id only its own.
@@ -103,8 +104,15 @@ impl Control {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn deaths_by_minute(&self, supervisor: &str, child: Option<&str>) -> Result<Vec<u32>, Error> {
-        let name = self.resolve(supervisor)?;
-        self.analytics.deaths_by_minute(&name, child).map_err(|_| Error::NotFound(supervisor.into()))
+        self.ask(supervisor, |analytics, name| analytics.deaths_by_minute(name, child))
+    }
+
+    /// What somebody changed just before the moment `at`; see [`Analytics::change_before`].
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn change_before(&self, supervisor: &str, at: u64) -> Result<Option<HistoryEvent>, Error> {
+        self.ask(supervisor, |analytics, name| analytics.change_before(name, at))
     }
 
     /// Totals of all supervisors (`get_supervisor_analytics/0`).
@@ -143,21 +151,37 @@ impl Control {
         }
     }
 
-    /// The name of a supervisor given by its name or its id (the document's `to_pid/1`, the other way round).
-    fn resolve(&self, supervisor: &str) -> Result<Arc<str>, Error> {
+    /// The answer to a question about the supervisor that is called so, or has this id.
+    fn ask<T>(
+        &self,
+        supervisor: &str,
+        question: impl FnOnce(&Analytics, &str) -> Result<T, NotFound>,
+    ) -> Result<T, Error> {
+        let name = self.resolve(supervisor)?;
+        let analytics = self.analytics.on(name.node.as_deref());
+        question(&analytics, &name.supervisor).map_err(|_| Error::NotFound(supervisor.into()))
+    }
+
+    /// The supervisor that is given by its name or its id (the document's `to_pid/1`, the other way round).
+    fn resolve(&self, supervisor: &str) -> Result<Name, Error> {
         if let Some(record) = self.analytics.find(supervisor) {
-            return Ok(record.name().supervisor.clone());
+            return Ok(record.name().clone());
         }
-        let has_id = |id: Option<Pid>| id.is_some_and(|id| id.to_string() == supervisor);
-        let by_id = self.analytics.all_supervisor_stats().supervisor_stats.into_iter().find(|stats| has_id(stats.id));
-        by_id.map(|stats| stats.supervisor.supervisor).ok_or_else(|| Error::NotFound(supervisor.into()))
+        let node = self.analytics.node();
+        let is_meant = |stats: &SupervisorStats| {
+            stats.id.is_some_and(|id| id.to_string() == supervisor)
+                && (node.is_none() || stats.supervisor.node.as_deref() == node)
+        };
+        let by_id = self.analytics.all_supervisor_stats().supervisor_stats.into_iter().find(is_meant);
+        by_id.map(|stats| stats.supervisor).ok_or_else(|| Error::NotFound(supervisor.into()))
     }
 
     /// The handle of a supervisor: the top one's, then down the path, a child id at a time.
     async fn handle(&self, supervisor: &str) -> Result<SupervisorHandle, Error> {
         let not_found = || Error::NotFound(supervisor.into());
+        // One of a node is none of ours, whatever it is called.
         let name = self.resolve(supervisor)?;
-        let mut path = name.split('/');
+        let mut path = if name.node.is_none() { name.supervisor.split('/') } else { return Err(not_found()) };
         let top = path.next().and_then(|top| self.tops.read().get(top).cloned());
         let mut handle = top.ok_or_else(not_found)?;
         for id in path {

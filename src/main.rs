@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         Command::CheckConfig { file } => check_config(&file),
         Command::BeamAgent => printed(std::io::stdout().write_all(beam::AGENT_SOURCE.as_bytes())),
         Command::Status { supervisor, all, client } => client::run(Ask::Status { supervisor, all }, &client),
-        Command::Why { child, client } => client::run(Ask::Why { child }, &client),
+        Command::Why { child, node, client } => client::run(Ask::Why { child, node }, &client),
         Command::History { question, client } => client::run(Ask::History(question), &client),
         Command::Tail { supervisor, client } => client::run(Ask::Tail { supervisor }, &client),
         Command::Mark { text, client } => client::run(Ask::Mark { text }, &client),

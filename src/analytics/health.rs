@@ -56,6 +56,8 @@ pub enum Health {
 pub struct Looping {
     /// Its first death, in milliseconds since the Unix epoch; for showing only.
     pub since: u64,
+    /// The same in monotonic nanoseconds, as [`HistoryEvent::at`].
+    pub began_at: u64,
     /// Time since that death.
     pub lasting: Duration,
     /// How long of that time the child was up.
@@ -203,6 +205,7 @@ impl Deaths {
         let began = self.loop_began.filter(|_| self.is_loop(now))?;
         Some(Looping {
             since: began.timestamp,
+            began_at: began.at,
             lasting: Duration::from_nanos(now.saturating_sub(began.at)),
             up: Duration::from_nanos(self.total.up - began.up).saturating_add(uptime),
             deaths: self.total.deaths - began.deaths + 1,

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::changes::newest_before;
 use super::ring::Ring;
 use crate::event::{
     Action, Aggregated, ChildRef, Decision, ExitReason, MarkText, Pid, RestartCause, SupervisorExit, Usage,
@@ -339,6 +340,11 @@ impl History {
     pub(super) fn last_words(&self, id: u64) -> Option<&Remains> {
         let kept = self.last_words.items();
         kept.binary_search_by_key(&id, |(id, _)| *id).ok().map(|index| &kept[index].1)
+    }
+
+    /// The newest restart that was asked for just before the moment `at`, in monotonic nanoseconds.
+    pub(super) fn change_before(&self, at: u64) -> Option<HistoryEvent> {
+        newest_before(self.events.items(), at).cloned()
     }
 
     /// The events that the filter wants, newest first.

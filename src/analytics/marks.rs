@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use super::changes::newest_before;
 use super::history::{EventType, Fact, HistoryEntry, HistoryEvent, HistoryFilter, Remains};
 use super::ring::Ring;
 use crate::event::Mark;
@@ -35,6 +36,11 @@ impl Marks {
             child: None,
             fact: Fact::Mark { text: mark.text.clone() },
         });
+    }
+
+    /// The newest mark that was made just before the moment `at`, in monotonic nanoseconds.
+    pub(super) fn change_before(&self, at: u64) -> Option<HistoryEvent> {
+        newest_before(self.newest.items(), at).cloned()
     }
 
     /// Puts the marks that the filter wants between events that are sorted newest first.

@@ -17,6 +17,7 @@
 //! Events are taken in where they happen: a question after an event sees the event.
 
 mod causes;
+mod changes;
 mod children;
 mod fingerprint;
 mod health;
@@ -26,6 +27,7 @@ mod record;
 pub mod registry;
 mod ring;
 mod stats;
+mod stories;
 #[cfg(test)]
 mod testing;
 
@@ -37,6 +39,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 
 pub use self::causes::{Cause, MAX_CAUSES};
+pub use self::changes::JUST_BEFORE;
 pub use self::children::{ChildCounts, ChildState, ChildView, MAX_LISTED_DYNAMIC, MINUTES_COUNTED};
 pub use self::fingerprint::error_line;
 pub use self::health::{Health, LOOP_DEATHS, LOOP_WINDOW, Looping, SLOW_LOOP_PACE, SLOW_LOOP_RECENT, SLOW_LOOP_WINDOW};
@@ -52,6 +55,7 @@ pub use self::record::{
 };
 use self::registry::Registry;
 pub use self::stats::{FailureRate, MAX_SECONDS_COUNTED};
+pub use self::stories::{Part, Story, Telling, Told, stories};
 use crate::event::{Event, EventKind, Payload, SupervisorEvent, SupervisorRef};
 use crate::telemetry::{AttachError, Handler, Telemetry, monotonic_now};
 
@@ -157,6 +161,11 @@ impl Analytics {
         self.shared.records.find(name, self.node.as_deref())
     }
 
+    /// The node that names are looked for on; none for everywhere.
+    pub fn node(&self) -> Option<&str> {
+        self.node.as_deref()
+    }
+
     /// The same, but names are looked for on this Erlang node alone. Without a node a name of this process goes before one of
     /// a node.
     pub fn on(&self, node: Option<&str>) -> Self {
@@ -171,6 +180,17 @@ impl Analytics {
         let mut page = self.get(name)?.history(filter);
         self.shared.marks.lock().join(&mut page.events, filter);
         Ok(page)
+    }
+
+    /// What somebody changed within [`JUST_BEFORE`] before the moment `at` (of [`HistoryEvent::at`]): the newest mark, or restart
+    /// on request among the children of this supervisor, as far as its history reaches.
+    ///
+    /// # Errors
+    /// [`NotFound`] if the name is not remembered.
+    pub fn change_before(&self, name: &str, at: u64) -> Result<Option<HistoryEvent>, NotFound> {
+        let restart = self.get(name)?.change_before(at);
+        let mark = self.shared.marks.lock().change_before(at);
+        Ok(restart.into_iter().chain(mark).max_by_key(|change| change.at))
     }
 
     /// How often a supervisor restarted children in the `window` that ends now.

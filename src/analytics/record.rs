@@ -225,6 +225,11 @@ impl Record {
         }
     }
 
+    /// The newest restart that was asked for just before the moment `at`, in monotonic nanoseconds.
+    pub(super) fn change_before(&self, at: u64) -> Option<HistoryEvent> {
+        self.state.lock().history.change_before(at)
+    }
+
     /// The causes of deaths, most frequent first; with a child's label or id only its own.
     pub fn causes(&self, child: Option<&str>) -> CausesPage {
         CausesPage { supervisor: self.name.clone(), causes: self.state.lock().causes.list(child) }

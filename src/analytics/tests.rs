@@ -1,4 +1,4 @@
-use super::testing::*;
+use super::testing::{Story, *};
 use super::*;
 use crate::event::{Action, ExitReason, Restart, SupervisorExit};
 use crate::event::{Mark, Timestamp};

@@ -1,5 +1,6 @@
 //! `history`: what happened to the children of a supervisor, equal deaths in a row told once.
 
+use restart_exporter::analytics::{Part, Story, Telling, Told, stories};
 use restart_exporter::wire::{Event, History};
 
 use super::explain::{brief, decided, what};
@@ -8,20 +9,6 @@ use super::screen::{Screen, plain};
 use super::times::{clock, lasting};
 use super::{Failure, Found, shape};
 use crate::cli::HistoryArgs;
-
-/// Lines that are looked at for one that an event may join: so many children may die in turn and still be told in a line
-/// each.
-const STORIES: usize = 8;
-
-/// Events that are told in one line: a death with the restart after it, and equal ones in a row.
-struct Run<'a> {
-    /// The newest death, or whatever else it is.
-    newest: &'a Event,
-    oldest: &'a Event,
-    /// The restart that followed the newest death.
-    restart: Option<&'a Event>,
-    times: u64,
-}
 
 pub(super) async fn run(
     client: &Client,
@@ -49,69 +36,37 @@ pub(super) async fn run(
         screen.line(&restart_exporter::wire::json(&history));
         return Ok(Found::Fine);
     }
-    let runs = if args.raw { history.events.iter().map(Run::of).collect() } else { collapsed(&history.events) };
-    for run in &runs {
-        screen.line(&line(run));
+    let stories =
+        if args.raw { history.events.iter().map(Story::of).collect() } else { stories(&history.events, told) };
+    for story in &stories {
+        screen.line(&line(story));
     }
-    if history.evicted > 0 && runs.len() as u64 + history.evicted >= history.total {
+    if history.evicted > 0 && stories.len() as u64 + history.evicted >= history.total {
         screen.line(&format!("({} older events are not kept)", history.evicted));
     }
-    if runs.is_empty() {
+    if stories.is_empty() {
         screen.line("nothing happened");
     }
     Ok(Found::Fine)
 }
 
-/// Newest first, as the events are.
-fn collapsed(events: &[Event]) -> Vec<Run<'_>> {
-    let mut runs: Vec<Run<'_>> = Vec::new();
-    let mut restart: Option<&Event> = None;
-    for event in events {
-        // The restart after a death stands before it, because the newest stands first.
-        let is_failure = event.event_type == "restarted" && event.cause.as_deref() == Some("failure");
-        if is_failure {
-            runs.extend(restart.replace(event).map(Run::of));
-            continue;
-        }
-        let follows = restart.take_if(|restart| restart.child_id == event.child_id && is_death(event));
-        runs.extend(restart.take().map(Run::of));
-        // Stories that go on side by side are told side by side; a mark or an end of the supervisor parts them.
-        let newer = runs.iter_mut().rev().take(STORIES).take_while(|run| run.newest.child_id.is_some());
-        match newer.into_iter().find(|run| run.newest.child_id == event.child_id) {
-            Some(run) if event.child_id.is_some() && run.is_equal(event, follows) => {
-                run.oldest = event;
-                run.times += 1;
-            }
-            _ => runs.push(Run { restart: follows, ..Run::of(event) }),
-        }
-    }
-    runs.extend(restart.map(Run::of));
-    runs
+/// What a line says of an event, but for its times.
+fn told(event: &Event) -> Told<'_, impl PartialEq> {
+    let action = event.decision.as_ref().map(|decision| &decision.action);
+    let part = match (&*event.event_type, event.cause.as_deref()) {
+        _ if is_death(event) => Part::Death,
+        ("restarted", Some("failure")) => Part::Recovery,
+        _ => Part::Other,
+    };
+    Told { child: event.child_id.as_deref(), part, words: (&event.event_type, &event.reason, &event.cause, action) }
 }
 
 fn is_death(event: &Event) -> bool {
     event.event_type == "terminated" || event.event_type == "start_error"
 }
 
-impl<'a> Run<'a> {
-    fn of(event: &'a Event) -> Self {
-        Self { newest: event, oldest: event, restart: None, times: 1 }
-    }
-
-    /// Would an earlier event be told in the same words?
-    fn is_equal(&self, earlier: &Event, restart: Option<&Event>) -> bool {
-        let action = |event: &Event| event.decision.as_ref().map(|decision| decision.action.clone());
-        self.newest.event_type == earlier.event_type
-            && self.newest.child_id == earlier.child_id
-            && self.newest.reason == earlier.reason
-            && self.newest.cause == earlier.cause
-            && action(self.newest) == action(earlier)
-            && self.restart.is_some() == restart.is_some()
-    }
-}
-
-fn line(run: &Run<'_>) -> String {
-    let event = run.newest;
+fn line(story: &Story<'_, Event>) -> String {
+    let Telling { event, restart } = story.newest;
     let mut line = clock(event.timestamp);
     if event.event_type == "mark" {
         return format!("{line}  ▲ {}", plain(&what(event)));
@@ -119,15 +74,15 @@ fn line(run: &Run<'_>) -> String {
     if let Some(child) = &event.child_id {
         line += &format!("  {}", plain(child));
     }
-    if run.times > 1 {
-        line += &format!("  ×{}", run.times);
+    if story.times > 1 {
+        line += &format!("  ×{}", story.times);
     }
     let words = if event.last_output.is_some() && is_death(event) { brief(event) } else { what(event) };
     line += &format!("  {}", plain(&words));
     if let Some(ms) = event.lifetime_ms {
         line += &format!(", ran {}", lasting(ms));
     }
-    match (run.restart, &event.decision) {
+    match (restart, &event.decision) {
         (Some(restart), _) => {
             let down = restart.downtime_ms.map(|ms| format!(" after {}", lasting(ms))).unwrap_or_default();
             line += &format!(" → runs again{down}");
@@ -135,8 +90,8 @@ fn line(run: &Run<'_>) -> String {
         (None, Some(decision)) => line += &format!(" → {}", decided(decision)),
         (None, None) => {}
     }
-    if run.times > 1 {
-        line += &format!(" (first {})", clock(run.oldest.timestamp));
+    if story.times > 1 {
+        line += &format!(" (first {})", clock(story.oldest.timestamp));
     }
     line
 }
@@ -174,7 +129,7 @@ mod tests {
         }
     }
 
-    // A crash loop is one line, and the odd death in it another.
+    // A crash loop is one line that says how often, since when, and how the newest death went on; the odd death in it is another.
     #[test]
     fn equal_deaths_in_a_row_are_told_once() {
         let mut events = Vec::new();
@@ -183,18 +138,12 @@ mod tests {
             events.push(event(2 * id + 1, "restarted", "api", ""));
         }
         events.reverse();
-        let told: Vec<_> = collapsed(&events).iter().map(|run| (run.times, line(run))).collect();
+        let told: Vec<_> = stories(&events, told).iter().map(|story| (story.times, line(story))).collect();
         assert_eq!(told.iter().map(|(times, _)| *times).collect::<Vec<_>>(), [5, 1, 4]);
         assert_eq!(
             told[0].1,
             "1970-01-01 00:00:18Z  api  ×5  ended with exit code 1, ran 400ms → runs again after 5ms \
              (first 1970-01-01 00:00:10Z)"
         );
-        // Two that die in turn are two lines.
-        let turns: Vec<_> = (0..20).map(|id| event(20 - id, "terminated", ["a", "b"][id as usize % 2], "x")).collect();
-        assert_eq!(collapsed(&turns).iter().map(|run| run.times).collect::<Vec<_>>(), [10, 10]);
-        // A restart whose death is not there, and a death that no restart followed yet, are told alone.
-        let cut = [events[1].clone(), event(9, "restarted", "other", ""), event(8, "restarted", "api", "")];
-        assert_eq!(collapsed(&cut).iter().map(|run| run.times).collect::<Vec<_>>(), [1, 1, 1]);
     }
 }

@@ -77,7 +77,7 @@ async fn answer(ask: Ask, args: &ClientArgs) -> Result<Found, Failure> {
         Ask::Status { supervisor, all } => {
             status::run(&client, &mut screen, args.json, supervisor.as_deref(), all).await
         }
-        Ask::Why { child } => why::run(&client, &mut screen, args.json, &child).await,
+        Ask::Why { child, node } => why::run(&client, &mut screen, args.json, &child, node.as_deref()).await,
         Ask::History(question) => history::run(&client, &mut screen, args.json, &question).await,
         Ask::Tail { supervisor } => tail::run(&client, &mut screen, args.json, supervisor.as_deref()).await,
         Ask::Mark { text } => mark(&client, &mut screen, args.json, &text).await,

@@ -94,6 +94,13 @@ impl Table {
     }
 }
 
+/// A supervisor or a child of it, with the Erlang node that it lives on: two may have supervisors of one name.
+pub(super) fn named(supervisor: &str, child: Option<&str>, node: Option<&str>) -> String {
+    let child = child.map_or_else(String::new, |child| format!("/{child}"));
+    let node = node.map_or_else(String::new, |node| format!(" on {node}"));
+    format!("{supervisor}{child}{node}")
+}
+
 /// The word of a health as a table shows it.
 pub(super) fn word(health: Health) -> String {
     health.as_str().replace('_', " ").to_uppercase()

@@ -4,7 +4,7 @@ use restart_exporter::analytics::Health;
 use restart_exporter::wire::{Child, Supervisor};
 
 use super::http::Client;
-use super::screen::{self, Screen, Table};
+use super::screen::{self, Screen, Table, named};
 use super::{Failure, Found, explain, shape, times};
 
 const HEAD: [&str; 7] = ["STATE", "CHILD", "UP", "DEATHS 1h/24h", "LAST DEATH", "WHY", "BUDGET"];
@@ -100,7 +100,7 @@ fn row(supervisor: &Supervisor, child: &Child, now: u64) -> [String; 7] {
     });
     [
         screen::word(screen::health(&child.health)),
-        format!("{}/{}", supervisor.name, child.id),
+        named(&supervisor.name, Some(&child.id), supervisor.node.as_deref()),
         up,
         format!("{}/{}", child.deaths_hour, child.deaths_day),
         last.unwrap_or_else(|| "–".into()),
@@ -113,7 +113,7 @@ fn own_row(supervisor: &Supervisor, now: u64) -> [String; 7] {
     let end = supervisor.last_end.as_ref();
     [
         screen::word(screen::health(&supervisor.health)),
-        supervisor.name.clone(),
+        named(&supervisor.name, None, supervisor.node.as_deref()),
         "–".into(),
         "–".into(),
         end.map_or_else(|| "–".into(), |end| times::ago(end.timestamp, now)),
@@ -126,7 +126,7 @@ fn folded(supervisor: &Supervisor, health: Health, children: usize) -> [String; 
     let noun = if children == 1 { "child" } else { "children" };
     let up = supervisor.uptime_ms.map_or_else(|| "–".into(), times::lasting);
     let dash = || "–".to_owned();
-    let name = format!("{} ({children} {noun})", supervisor.name);
+    let name = format!("{} ({children} {noun})", named(&supervisor.name, None, supervisor.node.as_deref()));
     [screen::word(health), name, up, dash(), dash(), dash(), budget(supervisor)]
 }
 

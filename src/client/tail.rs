@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::events::{Message, Reader};
 use super::explain::{brief, decided, what};
 use super::http::Client;
-use super::screen::{Screen, plain};
+use super::screen::{Screen, named, plain};
 use super::times::{clock, lasting};
 use super::{Failure, Found};
 
@@ -106,10 +106,7 @@ fn line(event: &Event) -> String {
     }
     let supervisor = event.supervisor_name.as_deref().unwrap_or_default();
     line += "  ";
-    line += &match &event.child_id {
-        Some(child) => plain(&format!("{supervisor}/{child}")).into_owned(),
-        None => plain(supervisor).into_owned(),
-    };
+    line += &plain(&named(supervisor, event.child_id.as_deref(), event.node.as_deref()));
     let words = if event.last_output.is_some() { brief(event) } else { what(event) };
     line += &format!("  {}", plain(&words));
     if event.shutdown == Some(true) {

@@ -1,16 +1,14 @@
 //! `why`: all that is known of one child's deaths, on one screen.
 
-use restart_exporter::analytics::Health;
+use restart_exporter::analytics::{Health, JUST_BEFORE};
+use restart_exporter::http::command;
 use restart_exporter::wire::{Cause, Causes, Child, Event, History, Supervisor};
 
 use super::explain::{decided, says, what};
 use super::http::Client;
-use super::screen::{self, Screen, plain};
+use super::screen::{self, Screen, named, plain};
 use super::times::{ago, clock, lasting, short_clock};
 use super::{Failure, Found, shape};
-
-/// Marks this long before the first death are shown: what changed just before.
-const MARK_BEFORE_MS: u64 = 60 * 60 * 1000;
 
 /// Others that die of the same, and causes, that are listed.
 const LISTED: usize = 10;
@@ -24,13 +22,24 @@ struct Subject<'a> {
     child: Option<&'a Child>,
 }
 
-pub(super) async fn run(client: &Client, screen: &mut Screen, json: bool, wanted: &str) -> Result<Found, Failure> {
+pub(super) async fn run(
+    client: &Client,
+    screen: &mut Screen,
+    json: bool,
+    wanted: &str,
+    node: Option<&str>,
+) -> Result<Found, Failure> {
     let answer = client.get("supervisors", &[]).await?;
-    let supervisors: Vec<Supervisor> = shape(client, &answer)?;
-    if let Some(supervisor) = supervisors.iter().find(|one| one.name == wanted)
-        && !supervisors.iter().any(|one| one.children.iter().any(|child| is_it(one, child, wanted)))
-    {
-        return of_supervisor(client, screen, json, supervisor, answer.now).await;
+    let all: Vec<Supervisor> = shape(client, &answer)?;
+    let on_node = |one: &&Supervisor| node.is_none() || one.node.as_deref() == node;
+    let supervisors: Vec<&Supervisor> = all.iter().filter(on_node).collect();
+    let is_child = supervisors.iter().any(|one| one.children.iter().any(|child| is_it(one, child, wanted)));
+    let called_so: Vec<&Supervisor> =
+        supervisors.iter().copied().filter(|one| !is_child && one.name == wanted).collect();
+    match called_so[..] {
+        [] => {}
+        [supervisor] => return of_supervisor(client, screen, json, supervisor, answer.now).await,
+        _ => return Err(which(wanted, called_so.iter().map(|one| named(&one.name, None, one.node.as_deref())))),
     }
     let subject = find(client, &supervisors, wanted).await?;
     let of = of(subject.supervisor);
@@ -50,13 +59,20 @@ pub(super) async fn run(client: &Client, screen: &mut Screen, json: bool, wanted
     restarts(screen, &history.events, answer.now);
     let last = subject.child.and_then(|child| child.last_death.as_ref());
     last_words(screen, last.or(history.events.iter().find(|event| event.last_output.is_some())), answer.now);
-    others(screen, &supervisors, &subject);
+    others(screen, &all, &subject);
     show_marks(screen, &marks.events, &causes.causes, &subject, answer.now);
-    screen.line(&format!("  do           restart_exporter history {}", shell(&subject.supervisor.name)));
+    let Supervisor { name, node, .. } = subject.supervisor;
+    screen.line(&format!("  do           {}", command("history", None, node.as_deref(), name)));
     Ok(Found::Fine)
 }
 
 // === Who ===
+
+impl Subject<'_> {
+    fn name(&self) -> String {
+        named(&self.supervisor.name, Some(&self.id), self.supervisor.node.as_deref())
+    }
+}
 
 /// What names a supervisor in a query: two may have one name, on different nodes.
 fn of(supervisor: &Supervisor) -> Vec<(&str, &str)> {
@@ -69,10 +85,15 @@ fn is_it(supervisor: &Supervisor, child: &Child, wanted: &str) -> bool {
         || wanted.strip_suffix(&child.id).and_then(|rest| rest.strip_suffix('/')) == Some(&supervisor.name)
 }
 
+/// Nothing is guessed.
+fn which(wanted: &str, names: impl Iterator<Item = String>) -> Failure {
+    Failure::Refused(format!("{wanted:?} may be {}: which?", names.collect::<Vec<_>>().join(", ")))
+}
+
 /// The one child that the text names: listed, or known by its deaths.
-async fn find<'a>(client: &Client, supervisors: &'a [Supervisor], wanted: &str) -> Result<Subject<'a>, Failure> {
+async fn find<'a>(client: &Client, supervisors: &[&'a Supervisor], wanted: &str) -> Result<Subject<'a>, Failure> {
     let mut found: Vec<Subject<'a>> = Vec::new();
-    for supervisor in supervisors {
+    for &supervisor in supervisors {
         for child in supervisor.children.iter().filter(|child| is_it(supervisor, child, wanted)) {
             let worse = |other: &Child| screen::health(&child.health) < screen::health(&other.health);
             // Children of a dynamic supervisor may share an id; the worst of them speaks for all.
@@ -84,7 +105,7 @@ async fn find<'a>(client: &Client, supervisors: &'a [Supervisor], wanted: &str) 
         }
     }
     if found.is_empty() {
-        for supervisor in supervisors.iter().filter(|one| one.total_failures > 0) {
+        for &supervisor in supervisors.iter().filter(|one| one.total_failures > 0) {
             let prefix = format!("{}/", supervisor.name);
             let id = wanted.strip_prefix(&prefix).unwrap_or(wanted);
             let query = [&of(supervisor)[..], &[("child", id)]].concat();
@@ -95,8 +116,7 @@ async fn find<'a>(client: &Client, supervisors: &'a [Supervisor], wanted: &str) 
         }
     }
     if found.len() > 1 {
-        let all: Vec<_> = found.iter().map(|one| format!("{}/{}", one.supervisor.name, one.id)).collect();
-        return Err(Failure::Refused(format!("{wanted:?} may be {}: which?", all.join(", "))));
+        return Err(which(wanted, found.iter().map(Subject::name)));
     }
     found.pop().ok_or_else(|| {
         Failure::Refused(format!("no child is named {wanted:?}, neither so nor with its supervisor's name before it"))
@@ -106,7 +126,7 @@ async fn find<'a>(client: &Client, supervisors: &'a [Supervisor], wanted: &str) 
 // === What is said ===
 
 fn headline(screen: &mut Screen, subject: &Subject<'_>, now: u64) {
-    let name = format!("{}/{}", subject.supervisor.name, subject.id);
+    let name = subject.name();
     let Some(child) = subject.child else {
         let line = format!("{}  no run is left", screen.bold(&plain(&name)));
         return screen.line(&line);
@@ -211,9 +231,10 @@ fn others(screen: &mut Screen, supervisors: &[Supervisor], subject: &Subject<'_>
     let all = supervisors.iter().flat_map(|one| one.children.iter().map(move |child| (one, child)));
     let same = all.filter(|(one, child)| {
         child.reason_fingerprint.as_ref() == Some(reason)
-            && (one.name != subject.supervisor.name || child.id != subject.id)
+            && (!std::ptr::eq(*one, subject.supervisor) || child.id != subject.id)
     });
-    let names: Vec<_> = same.map(|(one, child)| format!("{}/{} ({}×)", one.name, child.id, child.deaths_day)).collect();
+    let name = |one: &Supervisor, child: &Child| named(&one.name, Some(&child.id), one.node.as_deref());
+    let names: Vec<_> = same.map(|(one, child)| format!("{} ({}×)", name(one, child), child.deaths_day)).collect();
     if !names.is_empty() {
         let more = names.len().saturating_sub(LISTED);
         let more = if more > 0 { format!(" and {more} others") } else { String::new() };
@@ -226,7 +247,7 @@ fn show_marks(screen: &mut Screen, marks: &[Event], causes: &[Cause], subject: &
     let looping = subject.child.and_then(|child| child.looping.as_ref());
     let began = looping.map(|looping| looping.since).or(causes.iter().map(|cause| cause.first).min());
     let Some(began) = began else { return };
-    for mark in marks.iter().filter(|mark| mark.timestamp + MARK_BEFORE_MS >= began).take(LISTED) {
+    for mark in marks.iter().filter(|mark| mark.timestamp + JUST_BEFORE.as_millis() as u64 >= began).take(LISTED) {
         let when = match began.checked_sub(mark.timestamp) {
             Some(before) => format!("{} before it began", lasting(before)),
             None => format!("{} after it began", lasting(mark.timestamp - began)),
@@ -251,7 +272,7 @@ async fn of_supervisor(
     }
     let causes: Causes = shape(client, &causes)?;
     let health = screen::health(&supervisor.health);
-    let name = screen.bold(&plain(&supervisor.name));
+    let name = screen.bold(&plain(&named(&supervisor.name, None, supervisor.node.as_deref())));
     screen.line(&format!("{name}  {}", screen.painted(health, &screen::word(health))));
     let nobody = Subject { supervisor, id: String::new(), child: None };
     if supervisor.up {
@@ -265,19 +286,8 @@ async fn of_supervisor(
     show_causes(screen, &causes.causes, now);
     let worst = supervisor.children.iter().min_by_key(|child| screen::health(&child.health));
     if let Some(child) = worst.filter(|child| screen::health(&child.health) < Health::Stopped) {
-        screen.line(&format!(
-            "  do           restart_exporter why {}",
-            shell(&format!("{}/{}", supervisor.name, child.id))
-        ));
+        let name = format!("{}/{}", supervisor.name, child.id);
+        screen.line(&format!("  do           {}", command("why", None, supervisor.node.as_deref(), &name)));
     }
     Ok(Found::Fine)
-}
-
-/// A word as a shell takes it.
-fn shell(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/_-.:@%+,=".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.into();
-    }
-    format!("'{}'", plain(word).replace('\'', r"'\''"))
 }

@@ -35,6 +35,7 @@ mod accept;
 mod access;
 mod admin;
 mod api;
+mod commands;
 mod listener;
 mod live;
 mod metrics;
@@ -48,6 +49,7 @@ mod seats;
 mod shapes;
 
 pub use access::{Access, HANDSHAKE_TIMEOUT, MAX_WEB_CONFIG_BYTES, Peer, Viewer, WebConfigError};
+pub use commands::command;
 pub use listener::{Listener, SocketFile, bind_unix};
 pub use live::{HEARTBEAT, LIVE_BYTES, LiveStream, MAX_VIEWERS};
 pub use metrics::MAX_SCRAPE_TIME;

@@ -54,7 +54,7 @@ pub static ROUTES: &[Route] = &[
     Route {
         path: "/",
         name: "index",
-        parameters: &["supervisor", "child", "filter", "show"],
+        parameters: &["supervisor", "node", "child", "raw", "filter", "show"],
         help: "The live page: what is in trouble, why, and what comes next.",
         handler: Handler::Ask(page::page),
     },

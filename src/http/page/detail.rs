@@ -1,5 +1,6 @@
 //! One supervisor: its children, what they died of, what happened, how often.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use askama::Template;
@@ -8,14 +9,20 @@ use super::snapshot::{Place, is_trouble};
 use super::text::{count, duration, line};
 use super::view::{Death, Group, Lead, Link, Moment, Run, Said, Scene, Words, href, strategy, supervisor_link};
 use super::{Health, MAX_ROWS_ALONE};
-use crate::analytics::{Cause, Fact, HistoryEntry, HistoryFilter, Verdict};
+use crate::analytics::registry::Name;
+use crate::analytics::{Cause, Fact, HistoryEntry, HistoryFilter, HistoryPage, Story, Verdict, stories};
 
 /// Windows of the failure rate.
 const WINDOWS: [(&str, u64); 4] = [("1 min", 60), ("5 min", 300), ("1 h", 3600), ("24 h", 86_400)];
 
-/// Causes and events that are shown; the links to the JSON have all.
+/// Causes that are shown; the link to the JSON has all.
 const MAX_CAUSES_SHOWN: usize = 20;
-const MAX_EVENTS_SHOWN: usize = 50;
+
+/// Events that are looked at, and shown if each is shown by itself; the link to the JSON has all.
+const MAX_EVENTS: usize = 1000;
+
+/// Lines that are shown of equal events in a row.
+const MAX_STORIES_SHOWN: usize = 50;
 
 /// Lines of the last words; more are not kept unless the file says so.
 const MAX_WORDS: usize = 40;
@@ -24,12 +31,15 @@ const MAX_WORDS: usize = 40;
 #[template(path = "supervisor.html")]
 pub(super) struct Detail {
     name: String,
+    node: Option<String>,
     health: Health,
     /// The one child that is asked for.
     child: Option<String>,
     /// What questions to the API about the same begin with.
     query: String,
     supervisor_query: String,
+    /// Is each event shown by itself?
+    is_raw: bool,
     above: Option<Link>,
     lead: Option<Lead>,
     strategy: &'static str,
@@ -41,6 +51,7 @@ pub(super) struct Detail {
     causes_more: usize,
     events: Vec<EventRow>,
     events_kept: String,
+    events_more: bool,
 }
 
 struct Rate {
@@ -62,8 +73,13 @@ struct CauseRow {
 }
 
 struct EventRow {
-    id: u64,
+    /// The same for as long as it is the same line, however many events it is of.
+    key: String,
     when: Moment,
+    /// The oldest of several.
+    first: Option<Moment>,
+    /// `×12`, and where each of them is shown.
+    times: Option<(String, String)>,
     what: &'static str,
     child: String,
     death: Option<Death>,
@@ -72,14 +88,14 @@ struct EventRow {
 }
 
 impl Detail {
-    pub(super) fn new(scene: &Scene<'_>, place: usize, child: Option<&str>) -> Self {
+    pub(super) fn new(scene: &Scene<'_>, place: usize, child: Option<&str>, is_raw: bool) -> Self {
         let node = &scene.snapshot.supervisors[place];
-        let name = &*node.view.supervisor.supervisor;
+        let (name, control) = (&node.view.supervisor, scene.control_of(node));
         let is_meant = |id: &str, label: &str| child.is_none_or(|child| child == id || child == label);
-        let filter =
-            HistoryFilter { child: child.map(str::to_owned), limit: Some(MAX_EVENTS_SHOWN), ..Default::default() };
-        let history = scene.control.restart_history(name, &filter).ok();
-        let causes = scene.control.causes(name, child).map(|page| page.causes).unwrap_or_default();
+        let filter = HistoryFilter { child: child.map(str::to_owned), limit: Some(MAX_EVENTS), ..Default::default() };
+        let history = control.restart_history(&name.supervisor, &filter).ok();
+        let (events, events_more) = history.as_ref().map(|page| event_rows(scene, page, is_raw)).unwrap_or_default();
+        let causes = control.causes(&name.supervisor, child).map(|page| page.causes).unwrap_or_default();
         let worst = (0..node.view.children.len())
             .filter(|index| {
                 let view = &node.view.children[*index];
@@ -89,18 +105,19 @@ impl Detail {
                 (node.view.children[*index].health, std::cmp::Reverse(node.view.children[*index].deaths_day))
             });
         let rate = |(window, seconds): (&'static str, u64)| {
-            let rate = scene.control.failure_rate(name, Duration::from_secs(seconds)).ok()?;
+            let rate = control.failure_rate(&name.supervisor, Duration::from_secs(seconds)).ok()?;
             let per_minute = format!("{:.2}", rate.failures as f64 * 60.0 / seconds as f64);
             Some(Rate { window, failures: rate.failures, restarts: rate.restarts, per_minute, complete: rate.complete })
         };
-        let parent = node.view.config.as_ref().and_then(|config| config.parent.as_ref());
-        let above = parent.and_then(|parent| scene.snapshot.find(parent));
+        let above = node.above().and_then(|above| scene.snapshot.find(&above.supervisor, above.node.as_deref()));
         Self {
-            name: line(name),
+            name: line(&name.supervisor),
+            node: name.node.as_deref().map(line),
             health: node.view.health,
             child: child.map(line),
             query: href(name, child),
             supervisor_query: href(name, None),
+            is_raw,
             above: above.map(|above| supervisor_link(&scene.snapshot.supervisors[above])),
             lead: worst.map(|child| scene.lead(Place { supervisor: place, child })),
             strategy: strategy(node),
@@ -116,7 +133,8 @@ impl Detail {
                     count(page.capacity as u64, "event", "events")
                 )
             }),
-            events: history.iter().flat_map(|page| &page.events).map(|entry| event_row(scene, entry)).collect(),
+            events,
+            events_more,
         }
     }
 }
@@ -131,6 +149,57 @@ fn cause_row(scene: &Scene<'_>, cause: &Cause) -> CauseRow {
         last: scene.moment(cause.last),
         words: scene.words(Some(&cause.sample), MAX_WORDS),
     }
+}
+
+/// The lines of a history, newest first, and whether there are more.
+fn event_rows(scene: &Scene<'_>, page: &HistoryPage, is_raw: bool) -> (Vec<EventRow>, bool) {
+    if is_raw {
+        let rows = page.events.iter().map(|entry| event_row(scene, entry)).collect();
+        return (rows, page.events.len() == MAX_EVENTS);
+    }
+    let told = stories(&page.events, HistoryEntry::told);
+    // Older events may have been of the oldest story of a child, too; it keeps its key while these leave.
+    let mut rows: Vec<EventRow> = Vec::new();
+    let mut children = HashSet::new();
+    for (place, story) in told.iter().enumerate().rev() {
+        let child = story.oldest.event.child.as_ref().map(|child| &*child.id);
+        let is_oldest = child.is_some_and(|child| children.insert(child));
+        let is_open = is_oldest && (page.evicted > 0 || page.events.len() == MAX_EVENTS);
+        if place < MAX_STORIES_SHOWN {
+            rows.push(story_row(scene, &page.supervisor, story, is_oldest, is_open));
+        }
+    }
+    rows.reverse();
+    (rows, told.len() > MAX_STORIES_SHOWN || page.events.len() == MAX_EVENTS)
+}
+
+fn story_row(
+    scene: &Scene<'_>,
+    supervisor: &Name,
+    story: &Story<'_, HistoryEntry>,
+    is_oldest: bool,
+    is_open: bool,
+) -> EventRow {
+    let mut row = event_row(scene, story.newest.event);
+    let child = story.oldest.event.child.as_ref().map(|child| &*child.id);
+    row.key = match child {
+        Some(child) if is_oldest => format!("oldest of {child}"),
+        _ => key(story.oldest),
+    };
+    if let Some(Fact::Restarted { downtime_ms: Some(down), .. }) = story.newest.restart.map(|entry| &entry.event.fact) {
+        row.more.push(format!("up again after {}", duration(*down)));
+    }
+    if story.times > 1 {
+        let least = if is_open { "≥ " } else { "" };
+        row.times = Some((format!("{least}{}×", story.times), format!("{}&raw=", href(supervisor, child))));
+        row.first = Some(scene.moment(story.oldest.event.timestamp));
+    }
+    row
+}
+
+/// Marks have numbers of their own.
+fn key(entry: &HistoryEntry) -> String {
+    format!("{}{}", entry.event.event_type().as_str(), entry.event.id)
 }
 
 fn event_row(scene: &Scene<'_>, entry: &HistoryEntry) -> EventRow {
@@ -150,7 +219,9 @@ fn event_row(scene: &Scene<'_>, entry: &HistoryEntry) -> EventRow {
         Fact::Mark { text } => ("mark", false, vec![line(text)]),
     };
     EventRow {
-        id: entry.event.id,
+        key: key(entry),
+        first: None,
+        times: None,
         when: scene.moment(entry.event.timestamp),
         what,
         child: entry.event.child.as_ref().map_or_else(String::new, |child| line(&child.id)),

@@ -17,11 +17,13 @@ use hyper::{Request, StatusCode};
 use super::App;
 use super::respond::{self, Reply};
 use super::router::Query;
+use crate::analytics::registry::Name;
 use crate::analytics::{ChildView, Health};
 use detail::Detail;
 pub(super) use snapshot::Snapshots;
-use snapshot::{Snapshot, is_trouble};
+use snapshot::{Node, Snapshot, is_trouble};
 pub(crate) use text::Visible;
+pub(super) use text::is_unseen;
 use text::{clock, count, line};
 use view::{Group, Lead, Link, Run, Said, Scene, Words, supervisor_link};
 
@@ -82,6 +84,7 @@ struct Overview {
 #[template(path = "missing.html")]
 struct Missing {
     name: String,
+    node: Option<String>,
 }
 
 /// `/`
@@ -100,13 +103,13 @@ pub(super) fn page(app: &App, request: &Request<Incoming>, query: &Query) -> Rep
             let overview = overview(&scene, filter, query.get("show") == Some("all"));
             reply(app, &snapshot, StatusCode::OK, filter, title(&snapshot), overview)
         }
-        Some(name) => match snapshot.find(name) {
+        Some(name) => match snapshot.find(name, query.get("node")) {
             Some(place) => {
-                let detail = Detail::new(&scene, place, query.get("child"));
+                let detail = Detail::new(&scene, place, query.get("child"), query.get("raw").is_some());
                 reply(app, &snapshot, StatusCode::OK, filter, format!("{} – restart_exporter", line(name)), detail)
             }
             None => {
-                let missing = Missing { name: line(name) };
+                let missing = Missing { name: line(name), node: query.get("node").map(line) };
                 reply(app, &snapshot, StatusCode::NOT_FOUND, filter, "restart_exporter".into(), missing)
             }
         },
@@ -161,16 +164,12 @@ pub(super) fn icon(_: &App, _: &Query) -> Reply {
     secured(respond::full(StatusCode::OK, "image/svg+xml", include_str!("../assets/icon.svg")))
 }
 
-/// What a command needs to reach us where the browser did.
-fn url(app: &App, request: &Request<Incoming>) -> String {
+/// Where a command reaches us, as the browser did; none if it looks there by itself.
+fn url(app: &App, request: &Request<Incoming>) -> Option<String> {
     let authority = request.uri().authority().map(|authority| authority.as_str());
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).or(authority).unwrap_or(DEFAULT_HOST);
     let scheme = if app.tls().0 { "https" } else { "http" };
-    if host == DEFAULT_HOST && scheme == "http" {
-        String::new()
-    } else {
-        format!(" --url {}", text::shell_word(&format!("{scheme}://{host}")))
-    }
+    (host != DEFAULT_HOST || scheme != "http").then(|| format!("{scheme}://{host}"))
 }
 
 /// What stands in the tab of a browser that is not looked at.
@@ -186,9 +185,13 @@ fn overview(scene: &Scene<'_>, filter: &str, shows_all: bool) -> Overview {
     let needle = filter.to_lowercase();
     let is_meant = |text: &str| text.to_lowercase().contains(&needle);
     let child_is_meant = |child: &ChildView| is_meant(&child.child.id);
+    let supervisor_is_meant = |node: &Node| {
+        let Name { supervisor, node } = &node.view.supervisor;
+        is_meant(supervisor) || node.as_deref().is_some_and(is_meant)
+    };
     let is_wanted = |place: usize| {
         let node = &snapshot.supervisors[place];
-        let is_named = is_meant(&node.view.supervisor.supervisor) || node.view.children.iter().any(child_is_meant);
+        let is_named = supervisor_is_meant(node) || node.view.children.iter().any(child_is_meant);
         if needle.is_empty() { shows_all || node.worst <= Health::Recovered } else { is_named }
     };
     let (mut groups, mut more, mut healthy, mut healthy_children) = (Vec::new(), 0, Vec::new(), 0);
@@ -201,7 +204,7 @@ fn overview(scene: &Scene<'_>, filter: &str, shows_all: bool) -> Overview {
             healthy.push(place);
             healthy_children += node.view.children.len() as u64;
         } else if groups.len() < most {
-            let named = !needle.is_empty() && !is_meant(&node.view.supervisor.supervisor);
+            let named = !needle.is_empty() && !supervisor_is_meant(node);
             groups.push(scene.group(place, depth, MAX_ROWS, |child| match needle.is_empty() {
                 true => is_trouble(child.health),
                 false if named => child_is_meant(child),
@@ -213,7 +216,7 @@ fn overview(scene: &Scene<'_>, filter: &str, shows_all: bool) -> Overview {
     }
     let is_lead = |place: &&snapshot::Place| {
         let node = snapshot.node(**place);
-        needle.is_empty() || is_meant(&node.view.supervisor.supervisor) || child_is_meant(snapshot.child(**place))
+        needle.is_empty() || supervisor_is_meant(node) || child_is_meant(snapshot.child(**place))
     };
     let children: u64 = snapshot.counts.iter().map(|number| *number as u64).sum();
     let supervisors = snapshot.supervisors.len() as u64;

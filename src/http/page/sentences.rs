@@ -1,9 +1,11 @@
 //! The sentences of the page. Pure.
 
+use std::time::Duration;
+
 use super::snapshot::{Node, is_trouble};
 use super::text::{count, duration, line};
 use super::view::{Budget, budget, millis};
-use crate::analytics::{Cause, ChildView, Health, Looping};
+use crate::analytics::{Cause, ChildView, Fact, Health, HistoryEvent, Looping};
 use crate::event::Strategy;
 
 /// How many deaths, and how quickly one after the other.
@@ -25,6 +27,25 @@ pub(super) fn share(causes: &[Cause], reason: Option<u64>) -> String {
         (same, all) if same == all => format!("all of its {all} deaths"),
         (same, all) => format!("{same} of its {all} deaths"),
     }
+}
+
+/// When the child began to die, in monotonic nanoseconds, and with which death: the first of its loop, or else the last.
+pub(super) fn began(child: &ChildView) -> Option<(u64, &'static str)> {
+    match (&child.looping, &child.last_death) {
+        (Some(looping), _) => Some((looping.began_at, "the first death")),
+        (None, death) => death.as_ref().map(|death| (death.event.at, "its last death")),
+    }
+}
+
+/// What somebody changed, and how long that was before a death.
+pub(super) fn change(changed: &HistoryEvent, at: u64, death: &str) -> (String, String) {
+    let what = match (&changed.fact, &changed.child) {
+        (Fact::Mark { text }, _) => format!("mark “{}”", line(text)),
+        (_, Some(child)) => format!("{} was restarted on request", line(&child.id)),
+        (_, None) => "restarted on request".into(),
+    };
+    let before = Duration::from_nanos(at.saturating_sub(changed.at));
+    (what, format!("{} before {death}", duration(millis(before))))
 }
 
 /// Is it up in between?

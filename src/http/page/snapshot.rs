@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use parking_lot::Mutex;
 
 use super::super::live::Live;
+use crate::analytics::registry::Name;
 use crate::analytics::{ChildView, Health, SupervisorView};
 use crate::control::Control;
 use crate::telemetry::now;
@@ -103,10 +104,9 @@ impl Snapshot {
 
     /// Puts each supervisor below the one above it.
     fn grow(&mut self) {
-        let by_name: HashMap<Arc<str>, usize> = (self.supervisors.iter().enumerate())
-            .map(|(place, node)| (node.view.supervisor.supervisor.clone(), place))
-            .collect();
-        let above = |node: &Node| by_name.get(node.view.config.as_ref()?.parent.as_ref()?).copied();
+        let by_name: HashMap<Name, usize> =
+            self.supervisors.iter().enumerate().map(|(place, node)| (node.view.supervisor.clone(), place)).collect();
+        let above = |node: &Node| by_name.get(&node.above()?).copied();
         let parents: Vec<Option<usize>> = self.supervisors.iter().map(above).collect();
         // A name is longer than its parent's, so those below come after.
         for place in (0..parents.len()).rev() {
@@ -160,9 +160,12 @@ impl Snapshot {
         &self.supervisors[place.supervisor].view.children[place.child]
     }
 
-    /// The supervisor with this name.
-    pub(super) fn find(&self, name: &str) -> Option<usize> {
-        self.supervisors.iter().position(|node| &*node.view.supervisor.supervisor == name)
+    /// The supervisor with this name on this node. Without a node one of this process goes before one of a node.
+    pub(super) fn find(&self, name: &str, node: Option<&str>) -> Option<usize> {
+        self.supervisors.iter().position(|one| {
+            let of = &one.view.supervisor;
+            &*of.supervisor == name && (node.is_none() || of.node.as_deref() == node)
+        })
     }
 
     /// Others that died of the same within a day.
@@ -170,6 +173,16 @@ impl Snapshot {
         let fingerprint = self.child(place).reason_fingerprint;
         let all = fingerprint.and_then(|fingerprint| self.dead_of.get(&fingerprint));
         all.into_iter().flatten().copied().filter(move |other| *other != place)
+    }
+}
+
+// === impl Node ===
+
+impl Node {
+    /// What the supervisor above is called. It lives on the same node.
+    pub(super) fn above(&self) -> Option<Name> {
+        let parent = self.view.config.as_ref()?.parent.clone()?;
+        Some(Name { supervisor: parent, node: self.view.supervisor.node.clone() })
     }
 }
 

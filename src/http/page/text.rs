@@ -1,4 +1,4 @@
-//! How the page writes what it shows: texts of strangers, times, commands. Pure.
+//! How the page writes what it shows: texts of strangers, times. Pure.
 
 use std::fmt::{self, Write};
 
@@ -48,7 +48,7 @@ fn is_special(character: char) -> bool {
 }
 
 /// Control characters (but for line ends and tabs), directions, and what has no width.
-fn is_unseen(character: char) -> bool {
+pub(in crate::http) fn is_unseen(character: char) -> bool {
     matches!(character,
         '\0'..='\x08' | '\x0b'..='\x1f' | '\x7f'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}'
         | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
@@ -83,16 +83,6 @@ pub(super) fn clock(at: u64, now: u64) -> String {
     let (time, today) = (wire::rfc3339(at), wire::rfc3339(now));
     let (date, of_day) = (time.get(..10).unwrap_or_default(), time.get(11..19).unwrap_or_default());
     if today.starts_with(date) { of_day.to_owned() } else { format!("{date} {of_day}") }
-}
-
-/// A word of a command, quoted if a shell would not take it as it is.
-pub(super) fn shell_word(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+=,".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
 }
 
 /// `1 death`, `2 deaths`.
@@ -149,15 +139,6 @@ mod tests {
         let now = 1_700_000_000_123;
         assert_eq!(clock(now - 1000, now), "22:13:19");
         assert_eq!(clock(now - 86_400_000, now), "2023-11-13 22:13:20");
-    }
-
-    // What the page tells to type does what it says, whatever the child is called.
-    #[test]
-    fn a_command_can_be_typed_whatever_the_name() {
-        assert_eq!(shell_word("payments/worker-3"), "payments/worker-3");
-        assert_eq!(shell_word("two words"), "'two words'");
-        assert_eq!(shell_word("it's; rm -rf /"), r"'it'\''s; rm -rf /'");
-        assert_eq!(shell_word(""), "''");
     }
 
     #[test]

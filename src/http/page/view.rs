@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use super::super::commands::command;
 use super::super::shapes::LastOutput;
-use super::sentences::{next, pace, share, up};
+use super::sentences::{began, change, next, pace, share, up};
 use super::snapshot::{Node, Place, Snapshot};
-use super::text::{clock, count, duration, line, shell_word};
+use super::text::{clock, count, duration, line};
+use crate::analytics::registry::Name;
 use crate::analytics::{ChildState, ChildView, Fact, Health, HistoryEntry};
 use crate::control::Control;
 use crate::event::{ExitReason, Strategy, SupervisorExit};
@@ -29,8 +31,8 @@ pub(super) struct Scene<'a> {
     pub(super) output: LastOutput,
     /// May requests change something?
     pub(super) admin: bool,
-    /// What a command needs to reach us, with a space before it.
-    pub(super) url: String,
+    /// Where a command reaches us; none if it looks there by itself.
+    pub(super) url: Option<String>,
 }
 
 /// A moment, to be shown as how long ago it was and when.
@@ -43,6 +45,8 @@ pub(super) struct Moment {
 /// A name that leads somewhere.
 pub(super) struct Link {
     pub(super) name: String,
+    /// The Erlang node it leads to: two may have supervisors of one name.
+    pub(super) node: Option<String>,
     pub(super) href: String,
     pub(super) health: Health,
 }
@@ -56,6 +60,8 @@ pub(super) struct Lead {
     pub(super) spark: Spark,
     /// Since when, and what that means.
     pub(super) since: Option<(Moment, String)>,
+    /// What somebody changed just before, and how long before.
+    pub(super) changed: Option<(String, String)>,
     pub(super) why: Option<Death>,
     /// How many of its deaths are of that.
     pub(super) share: String,
@@ -163,9 +169,10 @@ impl Scene<'_> {
 
     fn child_link(&self, place: Place) -> Link {
         let (node, child) = (self.snapshot.node(place), self.snapshot.child(place));
-        let (supervisor, id) = (&*node.view.supervisor.supervisor, &*child.child.id);
+        let (supervisor, id) = (&node.view.supervisor, &*child.child.id);
         Link {
-            name: format!("{}/{}", line(supervisor), line(id)),
+            name: format!("{}/{}", line(&supervisor.supervisor), line(id)),
+            node: supervisor.node.as_deref().map(line),
             href: href(supervisor, Some(id)),
             health: child.health,
         }
@@ -173,8 +180,14 @@ impl Scene<'_> {
 
     pub(super) fn lead(&self, place: Place) -> Lead {
         let (node, child) = (self.snapshot.node(place), self.snapshot.child(place));
-        let supervisor = &*node.view.supervisor.supervisor;
-        let causes = self.control.causes(supervisor, Some(&child.child.id)).map(|page| page.causes).unwrap_or_default();
+        let Name { supervisor, node: beam } = &node.view.supervisor;
+        let (control, id) = (self.control_of(node), &*child.child.id);
+        let causes = control.causes(supervisor, Some(id)).map(|page| page.causes).unwrap_or_default();
+        let changed = began(child).and_then(|(at, death)| {
+            let changed = control.change_before(supervisor, at).ok()??;
+            Some(change(&changed, at, death))
+        });
+        let typed = |verb, name: &str| command(verb, self.url.as_deref(), beam.as_deref(), name);
         let also: Vec<Place> = self.snapshot.dead_of_the_same(place).collect();
         let deaths =
             |place: &Place| format!("{} in 24 h", count(self.snapshot.child(*place).deaths_day, "death", "deaths"));
@@ -182,10 +195,11 @@ impl Scene<'_> {
         Lead {
             health: child.health,
             supervisor: supervisor_link(node),
-            child: line(&child.child.id),
-            href: href(supervisor, Some(&child.child.id)),
-            spark: self.spark(supervisor, Some(&child.child.id)),
+            child: line(id),
+            href: href(&node.view.supervisor, Some(id)),
+            spark: self.spark(node, Some(id)),
             since: child.looping.map(|looping| (self.moment(looping.since), pace(&looping))),
+            changed,
             why: child.last_death.as_ref().map(|entry| self.death(entry)),
             share: share(&causes, child.reason_fingerprint),
             words: self.words(child.last_death.as_ref(), MAX_LEAD_WORDS),
@@ -195,10 +209,7 @@ impl Scene<'_> {
             also_more: also.len().saturating_sub(MAX_ALSO),
             budget: budget(node),
             next: next(node, child),
-            commands: vec![
-                format!("restart_exporter why{} {}", self.url, shell_word(&format!("{supervisor}/{}", child.child.id))),
-                format!("restart_exporter history{} {}", self.url, shell_word(supervisor)),
-            ],
+            commands: vec![typed("why", &format!("{supervisor}/{id}")), typed("history", supervisor)],
         }
     }
 
@@ -242,8 +253,13 @@ impl Scene<'_> {
         }
     }
 
-    pub(super) fn spark(&self, supervisor: &str, child: Option<&str>) -> Spark {
-        spark(&self.control.deaths_by_minute(supervisor, child).unwrap_or_default())
+    /// Answers questions about this supervisor and not about one of the same name elsewhere.
+    pub(super) fn control_of(&self, node: &Node) -> Control {
+        self.control.on(node.view.supervisor.node.as_deref())
+    }
+
+    fn spark(&self, node: &Node, child: Option<&str>) -> Spark {
+        spark(&self.control_of(node).deaths_by_minute(&node.view.supervisor.supervisor, child).unwrap_or_default())
     }
 
     /// A supervisor with those of its children that `wanted` wants, worst first and at most `most`.
@@ -265,7 +281,7 @@ impl Scene<'_> {
         // Below another one, the last part of the name says it all.
         let mut link = supervisor_link(node);
         if let (1.., Some((_, last))) = (depth, link.name.rsplit_once('/')) {
-            link.name = last.to_owned();
+            (link.name, link.node) = (last.to_owned(), None);
         }
         Group {
             depth,
@@ -275,7 +291,7 @@ impl Scene<'_> {
             deaths_hour: sum(|child| child.deaths_hour),
             deaths_day: sum(|child| child.deaths_day),
             totals: totals(node),
-            spark: self.spark(&view.supervisor.supervisor, None),
+            spark: self.spark(node, None),
             budget: budget(node),
             rows: children.iter().map(|child| self.row(Place { supervisor: place, child: *child })).collect(),
             rest: rest.map(|(health, number)| format!("{number} {}", health.said())).collect(),
@@ -285,7 +301,7 @@ impl Scene<'_> {
     fn row(&self, place: Place) -> Row {
         let (node, child) = (self.snapshot.node(place), self.snapshot.child(place));
         Row {
-            link: Link { name: line(&child.child.id), ..self.child_link(place) },
+            link: Link { name: line(&child.child.id), node: None, ..self.child_link(place) },
             run: self.run(child),
             deaths_hour: child.deaths_hour,
             deaths_day: child.deaths_day,
@@ -320,9 +336,12 @@ pub(super) fn strategy(node: &Node) -> &'static str {
 }
 
 /// Where a supervisor or child is shown.
-pub(super) fn href(supervisor: &str, child: Option<&str>) -> String {
+pub(super) fn href(supervisor: &Name, child: Option<&str>) -> String {
     let mut query = form_urlencoded::Serializer::for_suffix(String::from("?"), 1);
-    query.append_pair("supervisor", supervisor);
+    query.append_pair("supervisor", &supervisor.supervisor);
+    if let Some(node) = &supervisor.node {
+        query.append_pair("node", node);
+    }
     if let Some(child) = child {
         query.append_pair("child", child);
     }
@@ -330,8 +349,13 @@ pub(super) fn href(supervisor: &str, child: Option<&str>) -> String {
 }
 
 pub(super) fn supervisor_link(node: &Node) -> Link {
-    let name = &*node.view.supervisor.supervisor;
-    Link { name: line(name), href: href(name, None), health: node.view.health }
+    let name = &node.view.supervisor;
+    Link {
+        name: line(&name.supervisor),
+        node: name.node.as_deref().map(line),
+        href: href(name, None),
+        health: node.view.health,
+    }
 }
 
 fn exit(reason: &ExitReason) -> (&'static str, String) {
@@ -353,6 +377,8 @@ pub(super) fn budget(node: &Node) -> Option<Budget> {
 }
 
 fn action(node: &Node, child: &ChildView) -> Option<Action> {
+    // A supervisor of a node takes no orders of ours.
+    let supervisor = Some(&node.view.supervisor).filter(|name| name.node.is_none())?;
     let is_dynamic = child.child.dynamic;
     // The children of a dynamic supervisor have no ids to be found by, and none of them is stopped and kept.
     let (verb, route, target) = match (child.state, &child.pid) {
@@ -361,7 +387,6 @@ fn action(node: &Node, child: &ChildView) -> Option<Action> {
         _ if is_dynamic => return None,
         _ => ("terminate", "terminate_child", child.child.id.to_string()),
     };
-    let supervisor = &*node.view.supervisor.supervisor;
     let query = href(supervisor, Some(&target));
     Some(Action { verb, route, query, what: line(&child.child.id) })
 }

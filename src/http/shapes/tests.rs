@@ -166,6 +166,7 @@ fn stats_have_their_shape() {
 #[test]
 fn a_supervisor_has_its_shape() {
     let looping = analytics::Looping {
+        began_at: 0,
         since: 1_700_000_000_000,
         lasting: Duration::from_secs(16),
         up: Duration::from_millis(1500),

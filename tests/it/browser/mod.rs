@@ -1,7 +1,10 @@
 //! The live page in a real browser.
 
 mod chromium;
+mod commands;
+mod history;
 mod hostile;
+mod nodes;
 mod scale;
 
 use std::sync::Arc;
@@ -23,13 +26,17 @@ async fn looping() -> (Exporter, String, Arc<Semaphore>) {
 
 async fn looping_with(builder: restart_exporter::ExporterBuilder) -> (Exporter, String, Arc<Semaphore>) {
     let (exporter, address) = listening(builder).await;
+    let crashes = Arc::new(Semaphore::new(0));
     let mut events = Events::of(exporter.telemetry());
-    let crashes = Arc::new(Semaphore::new(6));
-    let healthy = ChildSpec::task("healthy", |stop| async move { stop.stopped().await });
-    let workers = Supervisor::new("workers").max_restarts(100).child(crasher("mailer", &crashes)).child(healthy);
-    exporter.supervise(workers).await.unwrap();
+    exporter.supervise(workers("workers", &crashes)).await.unwrap();
+    crashes.add_permits(6);
     events.restarts(6).await;
     (exporter, format!("http://{address}/"), crashes)
+}
+
+fn workers(name: &str, crashes: &Arc<Semaphore>) -> Supervisor {
+    let healthy = ChildSpec::task("healthy", |stop| async move { stop.stopped().await });
+    Supervisor::new(name).max_restarts(100).child(crasher("mailer", crashes)).child(healthy)
 }
 
 const DEATHS: &str = "tr.child .day";
@@ -59,6 +66,39 @@ async fn the_looping_child_is_on_the_first_screen() {
     if std::env::var_os("UPDATE_SCREENSHOTS").is_some() {
         pictures(&mut browser, &url).await;
     }
+}
+
+// The first question about a loop: what did somebody change just before? A mark says so, and a restart that was asked for.
+#[tokio::test]
+async fn what_changed_just_before_is_on_the_first_screen() {
+    let (exporter, address) = listening(Exporter::builder()).await;
+    let mut events = Events::of(exporter.telemetry());
+    let (marked, asked) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    exporter.supervise(workers("marked", &marked)).await.unwrap();
+    let asked_for = exporter.supervise(workers("asked", &asked)).await.unwrap();
+    drop(exporter.telemetry().mark("deploy 1.2.3".parse().unwrap()));
+    marked.add_permits(6);
+    events.restarts(6).await;
+    asked_for.terminate_child("healthy").await.unwrap();
+    asked_for.restart_child("healthy").await.unwrap();
+    events.restarts(1).await;
+    asked.add_permits(6);
+    events.restarts(6).await;
+    // What comes after the first death is not what it began with.
+    drop(exporter.telemetry().mark("deploy 1.2.4".parse().unwrap()));
+    let mut browser = Browser::start(1280, 720).await;
+    for (supervisor, change) in [("marked", "mark “deploy 1.2.3”"), ("asked", "healthy was restarted on request")] {
+        browser.open(&format!("http://{address}/?filter={supervisor}")).await;
+        for (width, height) in [(1280, 720), (390, 844)] {
+            browser.resize(width, height).await;
+            assert!(browser.is_on_screen("#lead").await, "not all of it at {width}x{height}");
+            let said = browser.eval("document.querySelector('#lead dl').children[1].innerText").await;
+            let said = said.as_str().unwrap().replace('\n', " ");
+            assert!(said.starts_with(&format!("before {change}")), "{said}");
+            assert!(said.ends_with("s before the first death"), "{said}");
+        }
+    }
+    exporter.shutdown().await;
 }
 
 /// Makes the pictures of the README anew: `UPDATE_SCREENSHOTS=1 cargo test --test it the_looping_child`.

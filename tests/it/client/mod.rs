@@ -1,5 +1,6 @@
 //! The commands that ask a running exporter: what they print, word for word, and their exit status.
 
+mod nodes;
 mod reach;
 mod tail;
 mod why;

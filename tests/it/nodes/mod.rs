@@ -5,7 +5,7 @@
 mod agent;
 mod hostile;
 mod reports;
-mod sockets;
+pub(crate) mod sockets;
 mod streams;
 
 use std::time::Duration;

@@ -44,6 +44,17 @@ async fn connect(address: SocketAddr, who: &Who<'_>) -> (TcpStream, u64) {
     (stream, resume_after)
 }
 
+/// A node of this name, whose supervisor `sup` has a child `a` that died six times of `detail`. It stays for as long as the
+/// connection.
+pub(crate) async fn looping_node(address: SocketAddr, node: &str, detail: &str) -> TcpStream {
+    let (mut stream, _) = connect(address, &Who { node, ..Who::default() }).await;
+    stream.write_all(&agent::sup(&Sup { intensity: 100, ..Sup::default() })).await.unwrap();
+    let deaths = vec![Report { detail, ..Report::default() }; 6];
+    stream.write_all(&agent::events(1, HELLO_US, &deaths)).await.unwrap();
+    while answer(&mut stream).await.expect("an ack") != ("ack".to_owned(), 6) {}
+    stream
+}
+
 /// Sends so many deaths with numbers from `first` on, and waits until all are acknowledged.
 async fn send_deaths(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), first: u64, count: u64) {
     stream.write_all(&agent::events(first, HELLO_US, &vec![Report::default(); count as usize])).await.unwrap();
