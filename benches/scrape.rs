@@ -1,7 +1,7 @@
 //! What does a scrape cost? Ours, streamed in pieces, beside `gather` and `TextEncoder` of the crate `prometheus` over
 //! the same series: our own collector, and a plain set-up of `*Vec` metrics as a user would write it. At most 25 ms and
 //! 1 MiB for a text of 65 MB, 20 times faster than the encoder; reported for each line too, because ours has more lines
-//! for a supervisor than the text that the target was set for.
+//! for a supervisor than the text that the target was set for. And at most 100 ms while 10,000 dynamic children come and go.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -12,12 +12,16 @@ use std::process::Command;
 
 use prometheus::Registry;
 use restart_exporter::metrics::PIECE_BYTES;
+use restart_exporter::prelude::*;
 use restart_exporter::telemetry::monotonic_now;
 
 use support::same_series::{encode, is_same, plain_registry, stream};
 use support::{Attached, Target};
 
 const CHILDREN: usize = 4;
+/// Children of one dynamic supervisor, and their kinds, of which some are told apart.
+const DYNAMIC_CHILDREN: usize = 10_000;
+const KINDS: usize = 100;
 /// Asks a new process of this bench for the peak of one scrape of so many supervisors.
 const PEAK_ENV: &str = "SCRAPE_BENCH_PEAK";
 /// The text of the target: 25,000 supervisors, 700,000 lines.
@@ -95,6 +99,39 @@ fn report(supervisors: usize, rounds: usize) {
     }
 }
 
+/// Scrapes while children of a dynamic supervisor with many end and start all the time.
+async fn report_dynamic(scrapes: usize) {
+    let attached = Attached::for_supervisors(10, 1000);
+    let pool = Supervisor::new("pool").strategy(Strategy::Dynamic).max_restarts(1_000_000).max_seconds(1);
+    let pool = pool.start(&attached.telemetry).await.unwrap();
+    let metrics = attached.metrics.clone();
+    let job = |number: usize, lasts: bool| {
+        let task = move |stop: StopToken| async move {
+            if lasts {
+                stop.stopped().await;
+            }
+            Ok::<_, &'static str>(())
+        };
+        let kind = format!("kind-{}", number % KINDS);
+        ChildSpec::task(format!("job-{number}"), task).restart(Restart::Temporary).kind(kind)
+    };
+    for number in 0..DYNAMIC_CHILDREN {
+        pool.start_child(job(number, true)).await.unwrap();
+    }
+    let measure = tokio::task::spawn_blocking(move || {
+        let mut piece = Vec::with_capacity(2 * PIECE_BYTES);
+        let scrape = |_| support::ns_each(1, || _ = stream(&metrics, &mut piece)) / 1e6;
+        (0..scrapes).map(scrape).fold(0.0, f64::max)
+    });
+    let mut number = DYNAMIC_CHILDREN;
+    while !measure.is_finished() {
+        pool.start_child(job(number, false)).await.unwrap();
+        number += 1;
+    }
+    println!("{DYNAMIC_CHILDREN} dynamic children, {} more came and went meanwhile", number - DYNAMIC_CHILDREN);
+    support::verdict("  slowest scrape", measure.await.unwrap(), " ms", Target::AtMost(100.0));
+}
+
 /// How far memory rises during our first scrape, in a process where no free memory lies around that it could take.
 fn our_peak_in_new_process(supervisors: usize) -> f64 {
     let bench = std::env::current_exe().unwrap();
@@ -126,5 +163,6 @@ fn main() {
         report(1000, 15);
         report(10_000, 5);
         report(25_000, 3);
+        tokio::runtime::Runtime::new().unwrap().block_on(report_dynamic(1000));
     }
 }

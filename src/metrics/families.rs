@@ -71,7 +71,7 @@ pub static FAMILIES: &[Family] = &[
     .by(SUPERVISOR),
     gauge("supervisor_start_time_seconds", "Unix time of the last start of the supervisor.", Supervisor(|view, out| {
         if let Some(millis) = view.row.start_time.get() {
-            out.float(view.labels(), millis as f64 / 1e3);
+            out.time(view.labels(), millis);
         }
     }))
     .by(SUPERVISOR),
@@ -141,7 +141,7 @@ pub static FAMILIES: &[Family] = &[
     gauge(
         "supervisor_child_last_restart_timestamp_seconds",
         "Unix time of the last automatic restart of the child, 0 if never.",
-        Supervisor(|view, out| view.each_child(|labels, child| out.float(labels, child.last_restart_seconds()))),
+        Supervisor(|view, out| view.each_child(|labels, child| out.time(labels, child.last_restart()))),
     )
     .by(CHILD),
     histogram(

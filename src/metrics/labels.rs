@@ -33,20 +33,32 @@ impl<'a> Labels<'a> {
     }
 }
 
-impl InlineText {
-    const SHORT: usize = 94;
-
+impl<const SHORT: usize> InlineText<SHORT> {
     pub(super) fn as_bytes(&self) -> &[u8] {
         match self {
             InlineText::Short { len, bytes } => &bytes[..usize::from(*len)],
             InlineText::Long(text) => text.as_bytes(),
         }
     }
+
+    /// Appends the text.
+    pub(super) fn push_to(&self, out: &mut Vec<u8>) {
+        match self {
+            // Too much is copied and taken back: a copy whose size the compiler knows is a few instructions, any other is a
+            // call.
+            InlineText::Short { len, bytes } => {
+                let end = out.len() + usize::from(*len);
+                out.extend_from_slice(bytes);
+                out.truncate(end);
+            }
+            InlineText::Long(text) => out.extend_from_slice(text.as_bytes()),
+        }
+    }
 }
 
-impl From<String> for InlineText {
+impl<const SHORT: usize> From<String> for InlineText<SHORT> {
     fn from(text: String) -> Self {
-        let mut bytes = [0; Self::SHORT];
+        let mut bytes = [0; SHORT];
         match bytes.get_mut(..text.len()) {
             Some(start) => {
                 start.copy_from_slice(text.as_bytes());
@@ -57,11 +69,11 @@ impl From<String> for InlineText {
     }
 }
 
-/// Text that stands in its owner if it is short: a scrape of many rows waits for memory more than for anything else, and
-/// text elsewhere is one more wait.
-pub(super) enum InlineText {
+/// Text that stands in its owner if it is short, up to `SHORT` bytes and 255: a scrape of many rows waits for memory more
+/// than for anything else, and text elsewhere is one more wait.
+pub(super) enum InlineText<const SHORT: usize> {
     /// The first `len` bytes.
-    Short { len: u8, bytes: [u8; InlineText::SHORT] },
+    Short { len: u8, bytes: [u8; SHORT] },
     /// What is longer.
     Long(Box<str>),
 }

@@ -1,6 +1,10 @@
 //! What the kernel says about this process. A value that cannot be read is absent, never 0.
 
-use procfs::process::LimitValue;
+use once_cell::sync::Lazy;
+use rustix::process::{Resource, getrlimit};
+
+/// Opened once: to look it up anew costs a scrape as much as to read it. None without `/proc`.
+static MYSELF: Lazy<Option<procfs::process::Process>> = Lazy::new(|| procfs::process::Process::myself().ok());
 
 /// One reading of `/proc/self`.
 #[derive(Default)]
@@ -18,11 +22,8 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn read() -> Self {
-        let Ok(process) = procfs::process::Process::myself() else { return Self::default() };
-        let max_fds = process.limits().ok().and_then(|limits| match limits.max_open_files.soft_limit {
-            LimitValue::Value(limit) => Some(limit),
-            LimitValue::Unlimited => None,
-        });
+        let max_fds = getrlimit(Resource::Nofile).current;
+        let Some(process) = &*MYSELF else { return Self { max_fds, ..Self::default() } };
         let files = Self { open_fds: process.fd_count().ok().map(|count| count as u64), max_fds, ..Self::default() };
         let Ok(stat) = process.stat() else { return files };
         let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;

@@ -31,7 +31,7 @@ const DEATHS_FOR_EXEMPLARS: usize = 100;
 #[repr(C)]
 pub(super) struct SupervisorRow {
     /// `supervisor="…"` and, on a node, `node="…"`.
-    labels: InlineText,
+    labels: InlineText<94>,
     /// When its counters stood at 0 first, in Unix milliseconds.
     created: u64,
     /// Is this the row of all supervisors beyond the limit?
@@ -305,9 +305,9 @@ impl ChildRow {
         self.last_restart.store(unix_millis(time), Ordering::Relaxed);
     }
 
-    /// Unix seconds, 0 if never.
-    pub(super) fn last_restart_seconds(&self) -> f64 {
-        self.last_restart.load(Ordering::Relaxed) as f64 / 1e3
+    /// Unix milliseconds, 0 if never.
+    pub(super) fn last_restart(&self) -> u64 {
+        self.last_restart.load(Ordering::Relaxed)
     }
 }
 

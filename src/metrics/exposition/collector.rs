@@ -97,11 +97,7 @@ impl Sink for FamilySink {
     }
 
     fn sample(&mut self, labels: Labels<'_>, value: Number) {
-        let value = match value {
-            Number::Int(value) => value as f64,
-            Number::Float(value) => value,
-        };
-        self.push_value(pairs(labels), value);
+        self.push_value(pairs(labels), value.into());
     }
 
     fn each(&mut self, labels: Labels<'_>, counts: &[u64]) {

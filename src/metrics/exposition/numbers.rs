@@ -16,7 +16,7 @@ pub(super) fn push_float(out: &mut Vec<u8>, value: f64) {
     if value.trunc() == value && (0.0..EXACT).contains(&value) {
         push_int(out, value as u64);
     } else if value.is_finite() {
-        let mut buffer = ryu::Buffer::new();
+        let mut buffer = zmij::Buffer::new();
         let text = buffer.format_finite(value);
         out.extend_from_slice(text.strip_suffix(".0").unwrap_or(text).as_bytes());
     } else if value.is_nan() {
@@ -26,13 +26,21 @@ pub(super) fn push_float(out: &mut Vec<u8>, value: f64) {
     }
 }
 
-/// Appends the upper bound of a bucket in the canonical form of OpenMetrics: `1.0`, `0.001`, `+Inf`.
-pub(super) fn push_bound(out: &mut Vec<u8>, bound: f64) {
-    if bound.is_finite() {
-        out.extend_from_slice(ryu::Buffer::new().format_finite(bound).as_bytes());
-    } else {
-        push_float(out, bound);
-    }
+/// Appends milliseconds as seconds, in the form that [`push_float`] has for that number.
+pub(super) fn push_millis(out: &mut Vec<u8>, millis: u64) {
+    push_time(out, millis);
+    let superfluous = match millis {
+        _ if millis.is_multiple_of(1000) => 4,
+        _ if millis.is_multiple_of(100) => 2,
+        _ if millis.is_multiple_of(10) => 1,
+        _ => 0,
+    };
+    out.truncate(out.len() - superfluous);
+}
+
+/// The upper bound of a bucket in the canonical form of OpenMetrics: `1.0`, `0.001`, `+Inf`.
+pub(super) fn bound_text(bound: f64) -> String {
+    if bound == f64::INFINITY { "+Inf".into() } else { zmij::Buffer::new().format(bound).to_owned() }
 }
 
 /// Appends Unix milliseconds as seconds with three decimals.
@@ -49,6 +57,7 @@ fn digit(value: u16) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
@@ -65,7 +74,8 @@ mod tests {
             (0.1, "0.1"),
             (86_400.0, "86400"),
             (1_731_234_567.125, "1731234567.125"),
-            (1e300, "1e300"),
+            (1e300, "1e+300"),
+            (1e-7, "1e-7"),
             (f64::INFINITY, "+Inf"),
             (f64::NEG_INFINITY, "-Inf"),
             (f64::NAN, "NaN"),
@@ -79,7 +89,18 @@ mod tests {
     #[test]
     fn bounds_are_written_in_the_canonical_form() {
         for (bound, expected) in [(1.0, "1.0"), (0.001, "0.001"), (86_400.0, "86400.0"), (f64::INFINITY, "+Inf")] {
-            assert_eq!(written(|out| push_bound(out, bound)), expected);
+            assert_eq!(bound_text(bound), expected);
+        }
+    }
+
+    proptest! {
+        // One number has one spelling, whatever it is made from.
+        #[test]
+        fn a_time_is_written_like_the_float_of_the_same_value(millis in 0..1u64 << 50) {
+            for millis in [millis, millis / 10 * 10, millis / 100 * 100, millis / 1000 * 1000] {
+                let (time, float) = (written(|out| push_millis(out, millis)), written(|out| push_float(out, millis as f64 / 1e3)));
+                prop_assert_eq!(time, float);
+            }
         }
     }
 

@@ -149,11 +149,7 @@ impl Sink for ProtobufSink<'_> {
 
     fn sample(&mut self, labels: Labels<'_>, value: Number) {
         let Some(family) = self.begin_metrics(labels) else { return };
-        let value = match value {
-            Number::Int(value) => value as f64,
-            Number::Float(value) => value,
-        };
-        self.push_value(family.kind, labels, None, value);
+        self.push_value(family.kind, labels, None, value.into());
     }
 
     fn each(&mut self, labels: Labels<'_>, counts: &[u64]) {

@@ -29,6 +29,11 @@ pub(in super::super) trait Sink {
     fn float(&mut self, labels: Labels<'_>, value: f64) {
         self.sample(labels, Number::Float(value));
     }
+
+    /// One sample of a time, in Unix milliseconds; shown in seconds.
+    fn time(&mut self, labels: Labels<'_>, millis: u64) {
+        self.sample(labels, Number::Time(millis));
+    }
 }
 
 /// The value of a sample.
@@ -36,6 +41,18 @@ pub(in super::super) trait Sink {
 pub(in super::super) enum Number {
     Int(u64),
     Float(f64),
+    /// Seconds, given in milliseconds: many samples are times, and integers are written in a third of the time of a float.
+    Time(u64),
+}
+
+impl From<Number> for f64 {
+    fn from(number: Number) -> Self {
+        match number {
+            Number::Int(value) => value as f64,
+            Number::Float(value) => value,
+            Number::Time(millis) => millis as f64 / 1e3,
+        }
+    }
 }
 
 /// One observation of a bucket, and where to read more about it.

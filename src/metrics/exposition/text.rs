@@ -5,8 +5,8 @@
 //! the form that OpenMetrics demands everywhere.
 
 use super::super::family::{Family, Kind};
-use super::super::labels::Labels;
-use super::numbers::{push_bound, push_float, push_int, push_time};
+use super::super::labels::{InlineText, Labels};
+use super::numbers::{bound_text, push_float, push_int, push_millis, push_time};
 use super::sink::{EXEMPLAR_LABEL, Exemplar, Number, Sink};
 
 /// The parts of a family's lines that are the same for all rows, put together once a family.
@@ -17,8 +17,14 @@ pub(super) struct Text {
     is_header_due: bool,
     /// `name{`, for a histogram `name_bucket{`.
     head: Vec<u8>,
+    /// `name_sum{`, for a histogram only.
+    sum: Vec<u8>,
+    /// `name_count{`, likewise.
+    count: Vec<u8>,
+    /// `name_created{`, where that is shown.
+    created: Vec<u8>,
     /// `,label="value"} ` for each value of a closed set or each bucket.
-    tails: Vec<Vec<u8>>,
+    tails: Vec<InlineText<40>>,
 }
 
 enum Dialect {
@@ -49,7 +55,16 @@ impl Text {
     }
 
     fn new(dialect: Dialect) -> Self {
-        Self { dialect, family: None, is_header_due: false, head: Vec::new(), tails: Vec::new() }
+        Self {
+            dialect,
+            family: None,
+            is_header_due: false,
+            head: Vec::new(),
+            sum: Vec::new(),
+            count: Vec::new(),
+            created: Vec::new(),
+            tails: Vec::new(),
+        }
     }
 
     /// What stands after the last family.
@@ -66,16 +81,18 @@ impl Text {
         };
         self.family = Some(family);
         self.is_header_due = true;
-        self.head = [family.name, suffix, "{"].concat().into_bytes();
+        let head = |name: &str, suffix: &str| [name, suffix, "{"].concat().into_bytes();
+        self.head = head(family.name, suffix);
+        self.created = head(family.base_name(), "_created");
         self.tails.clear();
-        let mut tail = |value: &[u8]| self.tails.push([b",", label.as_bytes(), b"=\"", value, b"\"} "].concat());
-        family.values.iter().for_each(|value| tail(value.as_bytes()));
+        // Where it is the only label, there is nothing that the comma could follow.
+        let comma = if family.labels == [label] { "" } else { "," };
+        let mut tail = |value: &str| self.tails.push([comma, label, "=\"", value, "\"} "].concat().into());
+        family.values.iter().for_each(|value| tail(value));
         if family.kind == Kind::Histogram {
-            for bound in family.buckets.iter().chain(&[f64::INFINITY]) {
-                let mut value = Vec::new();
-                push_bound(&mut value, *bound);
-                tail(&value);
-            }
+            self.sum = head(family.name, "_sum");
+            self.count = head(family.name, "_count");
+            family.buckets.iter().chain(&[f64::INFINITY]).for_each(|bound| tail(&bound_text(*bound)));
         }
     }
 
@@ -116,47 +133,12 @@ impl TextSink<'_> {
         }
     }
 
-    /// One line for each tail. Head and labels are the same on all of them: copied together from the line before.
-    fn write_lines(&mut self, labels: Labels<'_>, counts: &[u64], mut after: impl FnMut(usize, &[u8], &mut Vec<u8>)) {
-        self.write_header();
-        let out = &mut *self.out;
-        let start = out.len();
-        out.extend_from_slice(&self.text.head);
-        out.extend_from_slice(labels.base);
-        out.extend_from_slice(labels.rest);
-        let common = start..out.len();
-        // Without labels there is nothing that the comma could follow.
-        let skip = usize::from(labels.is_empty());
-        for (index, (tail, count)) in self.text.tails.iter().zip(counts).enumerate() {
-            if index > 0 {
-                out.extend_from_within(common.clone());
-            }
-            out.extend_from_slice(&tail[skip..]);
-            push_int(out, *count);
-            after(index, &tail[skip..], out);
-            out.push(b'\n');
-        }
-    }
-
-    fn write_line(&mut self, suffix: &str, labels: Labels<'_>, value: Number) {
-        self.write_header();
-        let Some(family) = self.text.family else { return };
-        let out = &mut *self.out;
-        push_series(out, [family.name, suffix], labels);
-        out.push(b' ');
-        match value {
-            Number::Int(value) => push_int(out, value),
-            Number::Float(value) => push_float(out, value),
-        }
-        out.push(b'\n');
-    }
-
     fn write_created(&mut self, labels: Labels<'_>) {
-        let (Some(family), Some(created)) = (self.text.family, self.text.created(labels)) else { return };
-        push_series(self.out, [family.base_name(), "_created"], labels);
-        self.out.push(b' ');
-        push_time(self.out, created);
-        self.out.push(b'\n');
+        if let Some(created) = self.text.created(labels) {
+            push_series(self.out, &self.text.created, labels);
+            push_time(self.out, created);
+            self.out.push(b'\n');
+        }
     }
 }
 
@@ -166,48 +148,88 @@ impl Sink for TextSink<'_> {
     }
 
     fn sample(&mut self, labels: Labels<'_>, value: Number) {
-        self.write_line("", labels, value);
+        self.write_header();
+        push_line(self.out, &self.text.head, labels, value);
         self.write_created(labels);
     }
 
     fn each(&mut self, labels: Labels<'_>, counts: &[u64]) {
-        let (Some(family), Some(created)) = (self.text.family, self.text.created(labels)) else {
-            return self.write_lines(labels, counts, |_, _, _| ());
+        self.write_header();
+        let text = &*self.text;
+        let Some(created) = text.created(labels) else {
+            return push_lines(self.out, text, labels, counts, |_, _, _| ());
         };
-        self.write_lines(labels, counts, |_, tail, out| {
+        push_lines(self.out, text, labels, counts, |_, tail, out| {
             out.push(b'\n');
-            out.extend_from_slice(family.base_name().as_bytes());
-            out.extend_from_slice(b"_created{");
-            out.extend_from_slice(labels.base);
-            out.extend_from_slice(labels.rest);
+            push_labels(out, &text.created, labels);
             out.extend_from_slice(tail);
             push_time(out, created);
         });
     }
 
     fn histogram(&mut self, labels: Labels<'_>, counts: &[u64], sum: f64, exemplars: &[Option<Exemplar>]) {
+        self.write_header();
         if exemplars.is_empty() {
-            self.write_lines(labels, counts, |_, _, _| ());
+            push_lines(self.out, self.text, labels, counts, |_, _, _| ());
         } else {
-            self.write_lines(labels, counts, |index, _, out| {
+            push_lines(self.out, self.text, labels, counts, |index, _, out| {
                 if let Some(exemplar) = exemplars.get(index).and_then(Option::as_ref) {
                     push_exemplar(out, exemplar);
                 }
             });
         }
-        self.write_line("_sum", labels, Number::Float(sum));
-        self.write_line("_count", labels, Number::Int(counts.last().copied().unwrap_or_default()));
+        push_line(self.out, &self.text.sum, labels, Number::Float(sum));
+        push_line(self.out, &self.text.count, labels, Number::Int(counts.last().copied().unwrap_or_default()));
         self.write_created(labels);
     }
 }
 
-fn push_series(out: &mut Vec<u8>, name: [&str; 2], labels: Labels<'_>) {
-    name.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
-    if !labels.is_empty() {
-        out.push(b'{');
-        out.extend_from_slice(labels.base);
-        out.extend_from_slice(labels.rest);
-        out.push(b'}');
+fn push_labels(out: &mut Vec<u8>, head: &[u8], labels: Labels<'_>) {
+    out.extend_from_slice(head);
+    out.extend_from_slice(labels.base);
+    out.extend_from_slice(labels.rest);
+}
+
+/// A series and the space after it. `head` ends with the bracket, which only stands where there are labels.
+fn push_series(out: &mut Vec<u8>, head: &[u8], labels: Labels<'_>) {
+    push_labels(out, head, labels);
+    if labels.is_empty() {
+        out.pop();
+        out.push(b' ');
+    } else {
+        out.extend_from_slice(b"} ");
+    }
+}
+
+fn push_line(out: &mut Vec<u8>, head: &[u8], labels: Labels<'_>, value: Number) {
+    push_series(out, head, labels);
+    match value {
+        Number::Int(value) => push_int(out, value),
+        Number::Float(value) => push_float(out, value),
+        Number::Time(millis) => push_millis(out, millis),
+    }
+    out.push(b'\n');
+}
+
+/// One line for each tail. Head and labels are the same on all of them: copied together from the first.
+fn push_lines(
+    out: &mut Vec<u8>,
+    text: &Text,
+    labels: Labels<'_>,
+    counts: &[u64],
+    mut after: impl FnMut(usize, &[u8], &mut Vec<u8>),
+) {
+    let start = out.len();
+    push_labels(out, &text.head, labels);
+    let common = start..out.len();
+    for (index, (tail, count)) in text.tails.iter().zip(counts).enumerate() {
+        if index > 0 {
+            out.extend_from_within(common.clone());
+        }
+        tail.push_to(out);
+        push_int(out, *count);
+        after(index, tail.as_bytes(), out);
+        out.push(b'\n');
     }
 }
 
