@@ -1,5 +1,6 @@
 //! The command line: flags with dotted names, as Prometheus people know them.
 
+use std::fmt::Display;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -271,6 +272,11 @@ impl Cli {
         }
         Ok(cli)
     }
+}
+
+/// Says a line on standard error. Whoever closed it does not want to know.
+pub(crate) fn complain(what: impl Display) {
+    let _ = writeln!(std::io::stderr(), "restart_exporter: {what}");
 }
 
 /// Prints the completions for a shell.

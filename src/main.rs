@@ -54,7 +54,8 @@ fn main() -> ExitCode {
 fn check_config(file: &Path) -> ExitCode {
     match config::load(file) {
         Ok(supervisors) => {
-            eprintln!("{}: {} supervisors, no errors", file.display(), supervisors.len());
+            // Whoever closed it knows from the exit status.
+            let _ = writeln!(std::io::stderr(), "{}: {} supervisors, no errors", file.display(), supervisors.len());
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error),
@@ -71,7 +72,7 @@ fn printed(written: std::io::Result<()>) -> ExitCode {
 
 /// For errors before there is a log.
 fn fail(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("restart_exporter: {error}");
+    cli::complain(error);
     ExitCode::FAILURE
 }
 

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 
+use crate::cli::complain;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Returns at the first SIGTERM, SIGINT or SIGQUIT. The second one ends the program at once, and its children with it.
@@ -18,7 +19,7 @@ pub(crate) fn stop() -> io::Result<impl Future<Output = ()>> {
         tokio::spawn(async move {
             let name = signals.next().await;
             // Not through the log, which may be what is stuck.
-            eprintln!("restart_exporter: {name} again: stopping at once");
+            complain(format_args!("{name} again: stopping at once"));
             std::process::exit(1);
         });
     })

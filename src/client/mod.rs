@@ -20,7 +20,7 @@ use restart_exporter::http::ROUTES;
 use restart_exporter::wire;
 use serde::de::DeserializeOwned;
 
-use crate::cli::{Ask, ClientArgs};
+use crate::cli::{Ask, ClientArgs, complain};
 pub(crate) use http::Credentials;
 use http::{Answer, Client};
 use screen::Screen;
@@ -66,7 +66,7 @@ pub(crate) fn run(ask: Ask, args: &ClientArgs) -> ExitCode {
 }
 
 fn failed(failure: &Failure) -> ExitCode {
-    eprintln!("restart_exporter: {}", screen::plain(&failure.to_string()));
+    complain(screen::plain(&failure.to_string()));
     ExitCode::from(2)
 }
 

@@ -1,9 +1,13 @@
 //! What is written to standard output: safe on a terminal, coloured only there, quiet when nobody reads any more.
 
 use std::borrow::Cow;
+use std::future::pending;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 
 use restart_exporter::analytics::Health;
+use tokio::io::Interest;
+use tokio::net::unix::pipe::Sender;
 
 /// Longest text shown in a column of a table; the whole stands in `why` and in the JSON.
 const MAX_COLUMN: usize = 60;
@@ -77,6 +81,16 @@ impl Screen {
                 None => self.bold(line),
             });
         }
+    }
+}
+
+/// Returns when nobody reads standard output any more, though nothing is written; if it is a file, never.
+pub(super) async fn unread() {
+    // Not made non-blocking: what is written waits for a slow reader.
+    let out = io::stdout().as_fd().try_clone_to_owned().and_then(Sender::from_owned_fd_unchecked);
+    match out {
+        Ok(out) if out.ready(Interest::ERROR).await.is_ok() => {}
+        _ => pending().await,
     }
 }
 

@@ -11,9 +11,10 @@ use tokio::time::{sleep, timeout};
 use super::events::{Message, Reader};
 use super::explain::{brief, decided, what};
 use super::http::Client;
-use super::screen::{Screen, named, plain};
+use super::screen::{Screen, named, plain, unread};
 use super::times::{clock, lasting};
 use super::{Failure, Found};
+use crate::cli::complain;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -25,6 +26,19 @@ const WAITS: [Duration; 4] =
     [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(5)];
 
 pub(super) async fn run(
+    client: &Client,
+    screen: &mut Screen,
+    json: bool,
+    supervisor: Option<&str>,
+) -> Result<Found, Failure> {
+    tokio::select! {
+        ended = follow_all(client, screen, json, supervisor) => ended,
+        () = unread() => Ok(Found::Fine),
+    }
+}
+
+/// Shows what comes, whatever becomes of the connections.
+async fn follow_all(
     client: &Client,
     screen: &mut Screen,
     json: bool,
@@ -56,7 +70,7 @@ async fn follow(
     let seen = reader.last_id.clone();
     let mut body = client.stream("events", seen.as_deref().map(|id| (LAST_EVENT_ID, id))).await?;
     if seen.is_some() {
-        eprintln!("restart_exporter: connected again");
+        complain("connected again");
     }
     let patience = HEARTBEAT * HEARTBEATS;
     while let Ok(Some(Ok(frame))) = timeout(patience, body.frame()).await {
@@ -70,7 +84,7 @@ async fn follow(
         }
     }
     reader.broken();
-    eprintln!("restart_exporter: the connection is lost, trying again");
+    complain("the connection is lost, trying again");
     Ok(())
 }
 
@@ -85,9 +99,9 @@ fn show(
     match message.kind.as_str() {
         "missed" => {
             let LiveMissed { missed } = wire::read(&message.data).map_err(bad)?;
-            eprintln!("restart_exporter: {missed} events were missed");
+            complain(format_args!("{missed} events were missed"));
         }
-        "reset" => eprintln!("restart_exporter: the exporter has started anew"),
+        "reset" => complain("the exporter has started anew"),
         _ => {
             let event: Event = wire::read(&message.data).map_err(bad)?;
             let is_wanted = |wanted: &str| event.supervisor_name.as_deref().is_none_or(|name| name == wanted);

@@ -83,6 +83,8 @@ struct EventRow {
     what: &'static str,
     child: String,
     death: Option<Death>,
+    /// What it says if it is no death.
+    note: String,
     more: Vec<String>,
     words: Words,
 }
@@ -215,8 +217,13 @@ fn event_row(scene: &Scene<'_>, entry: &HistoryEntry) -> EventRow {
             ("restarted", false, [Some(cause.as_str().to_owned()), down].into_iter().flatten().collect())
         }
         Fact::SupervisorTerminated { .. } => ("ended", true, Vec::new()),
-        Fact::Aggregated { count, .. } => ("counted", false, vec![format!("{count}, in the node, without details")]),
-        Fact::Mark { text } => ("mark", false, vec![line(text)]),
+        Fact::Aggregated { .. } => ("counted", false, Vec::new()),
+        Fact::Mark { .. } => ("mark", false, Vec::new()),
+    };
+    let note = match &entry.event.fact {
+        Fact::Aggregated { count, .. } => format!("{count}, in the node, without details"),
+        Fact::Mark { text } => line(text),
+        _ => String::new(),
     };
     EventRow {
         key: key(entry),
@@ -226,6 +233,7 @@ fn event_row(scene: &Scene<'_>, entry: &HistoryEntry) -> EventRow {
         what,
         child: entry.event.child.as_ref().map_or_else(String::new, |child| line(&child.id)),
         death: has_reason.then(|| scene.death(entry)),
+        note,
         more,
         words: scene.words(Some(entry), MAX_WORDS),
     }

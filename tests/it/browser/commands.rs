@@ -44,7 +44,7 @@ async fn each_command_on_the_page_can_be_typed() {
             .finish();
         browser.open(&format!("http://{address}/?{query}")).await;
         let commands =
-            browser.eval("[...document.querySelectorAll('[data-copy]')].map((command) => command.textContent)").await;
+            browser.eval("[...document.querySelectorAll('[data-copy]')].map((command) => command.innerText)").await;
         let commands = commands.as_array().unwrap();
         assert_eq!(commands.len(), 2, "{name:?}");
         for command in commands {

@@ -3,6 +3,7 @@
 mod nodes;
 mod reach;
 mod tail;
+mod terminal;
 mod why;
 
 use std::net::SocketAddr;

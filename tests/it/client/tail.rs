@@ -13,7 +13,7 @@ use crate::world::{BINARY, soon, until};
 
 /// A running `tail`, ended when dropped.
 struct Tail {
-    _process: Child,
+    process: Child,
     out: Lines<BufReader<ChildStdout>>,
     err: Lines<BufReader<ChildStderr>>,
 }
@@ -26,7 +26,7 @@ impl Tail {
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(process.stdout.take().unwrap()).lines();
         let err = BufReader::new(process.stderr.take().unwrap()).lines();
-        let mut tail = Self { _process: process, out, err };
+        let mut tail = Self { process, out, err };
         tail.follows(exporter, "begin").await;
         tail
     }
@@ -94,6 +94,17 @@ async fn tail_comes_back_when_the_exporter_does() {
     let said = soon("the reset", tail.err.next_line()).await.unwrap().unwrap();
     assert_eq!(said, "restart_exporter: the exporter has started anew");
     second.shutdown().await;
+}
+
+// Nobody reads any more: tail ends by itself, and says nothing, though nothing happens that it could try to tell.
+#[tokio::test]
+async fn tail_ends_when_nobody_reads_it() {
+    let (exporter, _, url) = exporter().await;
+    let Tail { mut process, out, mut err } = Tail::start(&exporter, &url, &[]).await;
+    drop(out);
+    let status = soon("the end", process.wait()).await.unwrap();
+    assert_eq!((status.code(), err.next_line().await.unwrap()), (Some(0), None));
+    exporter.shutdown().await;
 }
 
 async fn again(address: SocketAddr) -> Exporter {
