@@ -12,8 +12,8 @@ use thiserror::Error;
 
 use crate::analytics::registry::Name;
 use crate::analytics::{
-    AllStats, Analytics, CausesPage, FailureRate, HistoryEvent, HistoryFilter, HistoryPage, NotFound, SupervisorStats,
-    SupervisorView,
+    AllStats, Analytics, Cause, CausesPage, FailureRate, HistoryEvent, HistoryFilter, HistoryPage, NotFound,
+    SupervisorStats, SupervisorView,
 };
 use crate::event::Pid;
 use crate::supervisor::{ChildSelector, ControlError, Started, SupervisorHandle};
@@ -97,6 +97,11 @@ impl Control {
     /// [`Error::NotFound`].
     pub fn causes(&self, supervisor: &str, child: Option<&str>) -> Result<CausesPage, Error> {
         self.ask(supervisor, |analytics, name| analytics.causes(name, child))
+    }
+
+    /// Who died of one reason within a day; see [`Analytics::died_of`].
+    pub fn died_of(&self, reason: u64) -> Vec<(Name, Cause)> {
+        self.analytics.died_of(reason)
     }
 
     /// Deaths in each of the last minutes of an hour, the present one last; with a child's id only its own.

@@ -260,7 +260,7 @@ pub struct Causes {
     pub causes: Vec<Cause>,
 }
 
-/// Identical deaths of a child.
+/// Identical deaths of a child; `/api/v1/same_causes` answers with those of all supervisors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
     /// 16 hexadecimal digits, the same on every machine; `_other` for all causes that were forgotten.

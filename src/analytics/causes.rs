@@ -125,6 +125,13 @@ impl Causes {
         causes
     }
 
+    /// Those of this reason whose newest death was not before `since`, in monotonic nanoseconds.
+    pub(super) fn of_reason(&self, reason: u64, since: u64) -> impl Iterator<Item = &Cause> {
+        self.entries
+            .iter()
+            .filter(move |cause| cause.reason_fingerprint == Some(reason) && cause.sample.event.at >= since)
+    }
+
     /// The last words of an event that is a sample.
     pub(super) fn last_words(&self, id: u64) -> Option<&Remains> {
         let sample = self.entries.iter().map(|cause| &cause.sample).find(|sample| sample.event.id == id)?;

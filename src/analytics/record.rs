@@ -235,6 +235,13 @@ impl Record {
         CausesPage { supervisor: self.name.clone(), causes: self.state.lock().causes.list(child) }
     }
 
+    /// The causes of this reason that children died of within the time before `now`.
+    pub(super) fn causes_of(&self, reason: u64, within: Duration, now: Instant) -> Vec<Cause> {
+        let state = self.state.lock();
+        let since = state.nanos(now).saturating_sub(within.as_nanos() as u64);
+        state.causes.of_reason(reason, since).cloned().collect()
+    }
+
     /// Deaths in each of the last [`MINUTES_COUNTED`](super::MINUTES_COUNTED) minutes, the present one last, of the children
     /// with this id or, without one, of all.
     pub fn deaths_by_minute(&self, child: Option<&str>, now: Instant) -> Vec<u32> {

@@ -132,3 +132,29 @@ fn marks_stand_in_every_history_by_their_time() {
     assert_eq!((page.events.len(), page.total), (4 + MAX_MARKS, 4));
     assert_eq!(page.events[0].event.id, MAX_MARKS as u64 + 1);
 }
+
+// A temporary child is forgotten with its death, but not what it died of: whoever asks who else dies of the same is told.
+#[test]
+fn who_died_of_the_same_is_known_though_it_is_gone() {
+    let (analytics, telemetry, begin) = attached(AnalyticsConfig::default());
+    let (here, there) = (Story::of("here", begin), Story::of("there", begin));
+    let (stays, goes) = (child("stays", Restart::Permanent), dynamic("job", Restart::Temporary));
+    let tell = |story: &Story, payload| telemetry.execute(&Event::Supervisor(story.at(0, payload)));
+    tell(&here, died(&stays, 1, ExitReason::Exit(3), Action::Restart));
+    tell(&here, died(&child("other", Restart::Permanent), 2, ExitReason::Exit(4), Action::Restart));
+    for number in 3..5 {
+        tell(&there, started(&goes, number));
+        tell(&there, died(&goes, number, ExitReason::Exit(3), Action::Forget));
+    }
+    let views = analytics.supervisors();
+    assert_eq!(views[1].children.len(), 0);
+    let reason = views[0].children[0].reason_fingerprint.expect("it died");
+    let died = |reason| {
+        let died = analytics.died_of(reason).into_iter();
+        let line = |(supervisor, cause): (registry::Name, Cause)| {
+            format!("{}/{} {}", supervisor.supervisor, cause.child.unwrap_or_default(), cause.count)
+        };
+        died.map(line).collect::<Vec<_>>()
+    };
+    assert_eq!((died(reason), died(0)), (vec!["there/job 2".to_owned(), "here/stays 1".to_owned()], vec![]));
+}

@@ -135,8 +135,7 @@ mod tests {
         }
     }
 
-    // Each way to end has a sentence of its own. (The kernel kills for memory only where the tests may set a limit, so
-    // that sentence is tested here; all others end to end as well.)
+    // Each way to end has a sentence of its own.
     #[test]
     fn each_way_to_end_is_explained() {
         let table = [

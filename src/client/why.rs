@@ -30,12 +30,10 @@ pub(super) async fn run(
     node: Option<&str>,
 ) -> Result<Found, Failure> {
     let answer = client.get("supervisors", &[]).await?;
-    let all: Vec<Supervisor> = shape(client, &answer)?;
-    let on_node = |one: &&Supervisor| node.is_none() || one.node.as_deref() == node;
-    let supervisors: Vec<&Supervisor> = all.iter().filter(on_node).collect();
+    let mut supervisors: Vec<Supervisor> = shape(client, &answer)?;
+    supervisors.retain(|one| node.is_none() || one.node.as_deref() == node);
     let is_child = supervisors.iter().any(|one| one.children.iter().any(|child| is_it(one, child, wanted)));
-    let called_so: Vec<&Supervisor> =
-        supervisors.iter().copied().filter(|one| !is_child && one.name == wanted).collect();
+    let called_so: Vec<&Supervisor> = supervisors.iter().filter(|one| !is_child && one.name == wanted).collect();
     match called_so[..] {
         [] => {}
         [supervisor] => return of_supervisor(client, screen, json, supervisor, answer.now).await,
@@ -59,7 +57,11 @@ pub(super) async fn run(
     restarts(screen, &history.events, answer.now);
     let last = subject.child.and_then(|child| child.last_death.as_ref());
     last_words(screen, last.or(history.events.iter().find(|event| event.last_output.is_some())), answer.now);
-    others(screen, &all, &subject);
+    // A child that is gone has no last death, but causes.
+    let newest = causes.causes.iter().max_by_key(|cause| cause.last);
+    if let Some(reason) = newest.and_then(|cause| cause.reason_fingerprint.as_ref()) {
+        others(client, screen, &subject, reason).await?;
+    }
     show_marks(screen, &marks.events, &causes.causes, &subject, answer.now);
     let Supervisor { name, node, .. } = subject.supervisor;
     screen.line(&format!("  do           {}", command("history", None, node.as_deref(), name)));
@@ -91,9 +93,9 @@ fn which(wanted: &str, names: impl Iterator<Item = String>) -> Failure {
 }
 
 /// The one child that the text names: listed, or known by its deaths.
-async fn find<'a>(client: &Client, supervisors: &[&'a Supervisor], wanted: &str) -> Result<Subject<'a>, Failure> {
+async fn find<'a>(client: &Client, supervisors: &'a [Supervisor], wanted: &str) -> Result<Subject<'a>, Failure> {
     let mut found: Vec<Subject<'a>> = Vec::new();
-    for &supervisor in supervisors {
+    for supervisor in supervisors {
         for child in supervisor.children.iter().filter(|child| is_it(supervisor, child, wanted)) {
             let worse = |other: &Child| screen::health(&child.health) < screen::health(&other.health);
             // Children of a dynamic supervisor may share an id; the worst of them speaks for all.
@@ -105,7 +107,7 @@ async fn find<'a>(client: &Client, supervisors: &[&'a Supervisor], wanted: &str)
         }
     }
     if found.is_empty() {
-        for &supervisor in supervisors.iter().filter(|one| one.total_failures > 0) {
+        for supervisor in supervisors.iter().filter(|one| one.total_failures > 0) {
             let prefix = format!("{}/", supervisor.name);
             let id = wanted.strip_prefix(&prefix).unwrap_or(wanted);
             let query = [&of(supervisor)[..], &[("child", id)]].concat();
@@ -226,21 +228,29 @@ fn last_words(screen: &mut Screen, event: Option<&Event>, now: u64) {
 }
 
 /// Who else dies of the same.
-fn others(screen: &mut Screen, supervisors: &[Supervisor], subject: &Subject<'_>) {
-    let Some(reason) = subject.child.and_then(|child| child.reason_fingerprint.as_ref()) else { return };
-    let all = supervisors.iter().flat_map(|one| one.children.iter().map(move |child| (one, child)));
-    let same = all.filter(|(one, child)| {
-        child.reason_fingerprint.as_ref() == Some(reason)
-            && (!std::ptr::eq(*one, subject.supervisor) || child.id != subject.id)
+async fn others(client: &Client, screen: &mut Screen, subject: &Subject<'_>, reason: &str) -> Result<(), Failure> {
+    let answer = client.get("same_causes", &[("reason", reason)]).await?;
+    let causes: Vec<Cause> = shape(client, &answer)?;
+    let Supervisor { name, node, .. } = subject.supervisor;
+    let is_subject = |cause: &&Cause| {
+        let ids = [&cause.child_id, &cause.sample.child_id];
+        cause.sample.supervisor_name.as_ref() == Some(name)
+            && cause.sample.node == *node
+            && ids.into_iter().flatten().any(|id| *id == subject.id)
+    };
+    let others = causes.iter().filter(|cause| !is_subject(cause)).map(|cause| {
+        let supervisor = cause.sample.supervisor_name.as_deref().unwrap_or_default();
+        let name = named(supervisor, cause.child_id.as_deref(), cause.sample.node.as_deref());
+        format!("{name} ({}×)", cause.count)
     });
-    let name = |one: &Supervisor, child: &Child| named(&one.name, Some(&child.id), one.node.as_deref());
-    let names: Vec<_> = same.map(|(one, child)| format!("{} ({}×)", name(one, child), child.deaths_day)).collect();
+    let names: Vec<_> = others.collect();
     if !names.is_empty() {
         let more = names.len().saturating_sub(LISTED);
         let more = if more > 0 { format!(" and {more} others") } else { String::new() };
         let line = names[..names.len().min(LISTED)].join(", ");
         screen.line(&format!("  same cause   {}{more}", plain(&line)));
     }
+    Ok(())
 }
 
 fn show_marks(screen: &mut Screen, marks: &[Event], causes: &[Cause], subject: &Subject<'_>, now: u64) {

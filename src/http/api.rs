@@ -50,6 +50,14 @@ pub(super) fn causes(app: &App, query: &Query) -> Reply {
     })())
 }
 
+pub(super) fn same_causes(app: &App, query: &Query) -> Reply {
+    reply((|| {
+        let died = app.control.died_of(fingerprint(required(query, "reason")?)?);
+        let causes = died.iter().map(|(supervisor, cause)| shapes::cause(supervisor, cause, query.last_output()));
+        Ok(respond::success(causes.collect::<Vec<_>>()))
+    })())
+}
+
 /// 400: the question is wrong, and this is why.
 pub(super) fn bad_data(message: &str) -> Reply {
     respond::error(StatusCode::BAD_REQUEST, "bad_data", message.into())
@@ -90,6 +98,11 @@ fn event_type(word: &str) -> Result<EventType, Failure> {
         let known: Vec<_> = EventType::ALL.iter().map(|event| event.as_str()).collect();
         Failure::BadData(format!("invalid parameter \"event\": {word:?} is none of {}", known.join(", ")))
     })
+}
+
+fn fingerprint(word: &str) -> Result<u64, Failure> {
+    let wrong = || Failure::BadData(format!("invalid parameter \"reason\": {word:?} is no `reason_fingerprint`"));
+    u64::from_str_radix(word, 16).map_err(|_| wrong())
 }
 
 fn limit(word: &str) -> Result<usize, Failure> {

@@ -129,6 +129,13 @@ pub static ROUTES: &[Route] = &[
         handler: Handler::Get(api::causes),
     },
     Route {
+        path: "/api/v1/same_causes",
+        name: "same_causes",
+        parameters: &["reason"],
+        help: "Who died of one `reason_fingerprint` within a day, in all supervisors, most frequent first.",
+        handler: Handler::Get(api::same_causes),
+    },
+    Route {
         path: "/api/v1/events",
         name: "events",
         parameters: &["after"],

@@ -246,16 +246,21 @@ pub(crate) fn supervisor(view: &analytics::SupervisorView, output: LastOutput) -
 
 /// `/api/v1/causes`
 pub(crate) fn causes(page: &analytics::CausesPage, output: LastOutput) -> wire::Causes {
-    let causes = page.causes.iter().map(|cause| wire::Cause {
+    let causes = page.causes.iter().map(|one| cause(&page.supervisor, one, output));
+    wire::Causes { supervisor: page.supervisor.supervisor.to_string(), causes: causes.collect() }
+}
+
+/// One cause of `/api/v1/causes` and of `/api/v1/same_causes`.
+pub(crate) fn cause(supervisor: &Name, cause: &analytics::Cause, output: LastOutput) -> wire::Cause {
+    wire::Cause {
         fingerprint: cause.fingerprint.map_or_else(|| OTHER.to_owned(), hex),
         reason_fingerprint: cause.reason_fingerprint.map(hex),
         child_id: text(&cause.child),
         count: cause.count,
         first: cause.first,
         last: cause.last,
-        sample: event(&page.supervisor, &cause.sample, output),
-    });
-    wire::Causes { supervisor: page.supervisor.supervisor.to_string(), causes: causes.collect() }
+        sample: event(supervisor, &cause.sample, output),
+    }
 }
 
 fn child(supervisor: &Name, view: &analytics::ChildView, output: LastOutput) -> wire::Child {

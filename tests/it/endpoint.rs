@@ -30,8 +30,9 @@ async fn fragile() -> (Exporter, SocketAddr) {
 
 /// A question to this route that has an answer.
 fn question(route: &Route) -> String {
-    let needs_supervisor = route.parameters.contains(&"supervisor");
-    format!("{}{}", route.path, if needs_supervisor { "?supervisor=fragile" } else { "" })
+    let wanted = [("supervisor", "?supervisor=fragile"), ("reason", "?reason=0123456789abcdef")];
+    let query = wanted.into_iter().find(|(parameter, _)| route.parameters.contains(parameter));
+    format!("{}{}", route.path, query.map_or("", |(_, query)| query))
 }
 
 fn content_type(route: &Route) -> &'static str {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use askama::Template;
 
+use super::lead::Lead;
 use super::snapshot::{Place, is_trouble};
 use super::text::{count, duration, line};
-use super::view::{Death, Group, Lead, Link, Moment, Run, Said, Scene, Words, href, strategy, supervisor_link};
+use super::view::{Death, Group, Link, Moment, Run, Said, Scene, Words, href, strategy, supervisor_link};
 use super::{Health, MAX_ROWS_ALONE};
 use crate::analytics::registry::Name;
 use crate::analytics::{Cause, Fact, HistoryEntry, HistoryFilter, HistoryPage, Story, Verdict, stories};

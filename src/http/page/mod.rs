@@ -4,6 +4,7 @@
 //! difference into place. What is shown is in the address alone: a link shows the same to everybody.
 
 mod detail;
+mod lead;
 mod sentences;
 mod snapshot;
 mod text;
@@ -20,12 +21,13 @@ use super::router::Query;
 use crate::analytics::registry::Name;
 use crate::analytics::{ChildView, Health};
 use detail::Detail;
+use lead::Lead;
 pub(super) use snapshot::Snapshots;
 use snapshot::{Node, Snapshot, is_trouble};
 pub(crate) use text::Visible;
 pub(super) use text::is_unseen;
 use text::{clock, count, line};
-use view::{Group, Lead, Link, Run, Said, Scene, Words, supervisor_link};
+use view::{Group, Link, Run, Said, Scene, Words, supervisor_link};
 
 /// Supervisors in trouble that are shown before somebody asks for all.
 const MAX_GROUPS: usize = 20;

@@ -40,8 +40,6 @@ pub(super) struct Snapshot {
     pub(super) troubles: Vec<Place>,
     /// Children by how they fare, in the order of [`Health::ALL`].
     pub(super) counts: [usize; Health::ALL.len()],
-    /// Children that died within a day, by what they died of.
-    dead_of: HashMap<u64, Vec<Place>>,
 }
 
 /// A supervisor and those below it.
@@ -95,7 +93,6 @@ impl Snapshot {
             tops: Vec::new(),
             troubles: Vec::new(),
             counts: [0; Health::ALL.len()],
-            dead_of: HashMap::new(),
         };
         snapshot.grow();
         snapshot.look_for_trouble();
@@ -139,9 +136,6 @@ impl Snapshot {
                 if is_trouble(view.health) {
                     self.troubles.push(place);
                 }
-                if let Some(fingerprint) = view.reason_fingerprint.filter(|_| view.deaths_day > 0) {
-                    self.dead_of.entry(fingerprint).or_default().push(place);
-                }
             }
         }
         let mut troubles = std::mem::take(&mut self.troubles);
@@ -166,13 +160,6 @@ impl Snapshot {
             let of = &one.view.supervisor;
             &*of.supervisor == name && (node.is_none() || of.node.as_deref() == node)
         })
-    }
-
-    /// Others that died of the same within a day.
-    pub(super) fn dead_of_the_same(&self, place: Place) -> impl Iterator<Item = Place> {
-        let fingerprint = self.child(place).reason_fingerprint;
-        let all = fingerprint.and_then(|fingerprint| self.dead_of.get(&fingerprint));
-        all.into_iter().flatten().copied().filter(move |other| *other != place)
     }
 }
 

@@ -2,21 +2,13 @@
 
 use std::time::Duration;
 
-use super::super::commands::command;
 use super::super::shapes::LastOutput;
-use super::sentences::{began, change, next, pace, share, up};
 use super::snapshot::{Node, Place, Snapshot};
 use super::text::{clock, count, duration, line};
 use crate::analytics::registry::Name;
 use crate::analytics::{ChildState, ChildView, Fact, Health, HistoryEntry};
 use crate::control::Control;
 use crate::event::{ExitReason, Strategy, SupervisorExit};
-
-/// Others that died of the same, by name.
-const MAX_ALSO: usize = 3;
-
-/// Lines of the last words on the first screen.
-const MAX_LEAD_WORDS: usize = 3;
 
 /// How a word of JSON is said to a person.
 pub(super) trait Said {
@@ -49,30 +41,6 @@ pub(super) struct Link {
     pub(super) node: Option<String>,
     pub(super) href: String,
     pub(super) health: Health,
-}
-
-/// The worst child: the eight questions of the first screen.
-pub(super) struct Lead {
-    pub(super) health: Health,
-    pub(super) supervisor: Link,
-    pub(super) child: String,
-    pub(super) href: String,
-    pub(super) spark: Spark,
-    /// Since when, and what that means.
-    pub(super) since: Option<(Moment, String)>,
-    /// What somebody changed just before, and how long before.
-    pub(super) changed: Option<(String, String)>,
-    pub(super) why: Option<Death>,
-    /// How many of its deaths are of that.
-    pub(super) share: String,
-    pub(super) words: Words,
-    pub(super) up: Vec<String>,
-    pub(super) run: Run,
-    pub(super) also: Vec<(Link, String)>,
-    pub(super) also_more: usize,
-    pub(super) budget: Option<Budget>,
-    pub(super) next: Vec<String>,
-    pub(super) commands: Vec<String>,
 }
 
 /// What a child or supervisor does now.
@@ -167,52 +135,6 @@ impl Scene<'_> {
         Moment { at, ago: duration(now.saturating_sub(at)), clock: clock(at, now) }
     }
 
-    fn child_link(&self, place: Place) -> Link {
-        let (node, child) = (self.snapshot.node(place), self.snapshot.child(place));
-        let (supervisor, id) = (&node.view.supervisor, &*child.child.id);
-        Link {
-            name: format!("{}/{}", line(&supervisor.supervisor), line(id)),
-            node: supervisor.node.as_deref().map(line),
-            href: href(supervisor, Some(id)),
-            health: child.health,
-        }
-    }
-
-    pub(super) fn lead(&self, place: Place) -> Lead {
-        let (node, child) = (self.snapshot.node(place), self.snapshot.child(place));
-        let Name { supervisor, node: beam } = &node.view.supervisor;
-        let (control, id) = (self.control_of(node), &*child.child.id);
-        let causes = control.causes(supervisor, Some(id)).map(|page| page.causes).unwrap_or_default();
-        let changed = began(child).and_then(|(at, death)| {
-            let changed = control.change_before(supervisor, at).ok()??;
-            Some(change(&changed, at, death))
-        });
-        let typed = |verb, name: &str| command(verb, self.url.as_deref(), beam.as_deref(), name);
-        let also: Vec<Place> = self.snapshot.dead_of_the_same(place).collect();
-        let deaths =
-            |place: &Place| format!("{} in 24 h", count(self.snapshot.child(*place).deaths_day, "death", "deaths"));
-        let run = self.run(child);
-        Lead {
-            health: child.health,
-            supervisor: supervisor_link(node),
-            child: line(id),
-            href: href(&node.view.supervisor, Some(id)),
-            spark: self.spark(node, Some(id)),
-            since: child.looping.map(|looping| (self.moment(looping.since), pace(&looping))),
-            changed,
-            why: child.last_death.as_ref().map(|entry| self.death(entry)),
-            share: share(&causes, child.reason_fingerprint),
-            words: self.words(child.last_death.as_ref(), MAX_LEAD_WORDS),
-            up: up(child),
-            run,
-            also: also.iter().take(MAX_ALSO).map(|place| (self.child_link(*place), deaths(place))).collect(),
-            also_more: also.len().saturating_sub(MAX_ALSO),
-            budget: budget(node),
-            next: next(node, child),
-            commands: vec![typed("why", &format!("{supervisor}/{id}")), typed("history", supervisor)],
-        }
-    }
-
     pub(super) fn run(&self, child: &ChildView) -> Run {
         let now = self.snapshot.at;
         match (child.state, child.uptime.map(millis), child.next_try.map(millis)) {
@@ -258,7 +180,7 @@ impl Scene<'_> {
         self.control.on(node.view.supervisor.node.as_deref())
     }
 
-    fn spark(&self, node: &Node, child: Option<&str>) -> Spark {
+    pub(super) fn spark(&self, node: &Node, child: Option<&str>) -> Spark {
         spark(&self.control_of(node).deaths_by_minute(&node.view.supervisor.supervisor, child).unwrap_or_default())
     }
 
@@ -301,7 +223,12 @@ impl Scene<'_> {
     fn row(&self, place: Place) -> Row {
         let (node, child) = (self.snapshot.node(place), self.snapshot.child(place));
         Row {
-            link: Link { name: line(&child.child.id), node: None, ..self.child_link(place) },
+            link: Link {
+                name: line(&child.child.id),
+                node: None,
+                href: href(&node.view.supervisor, Some(&child.child.id)),
+                health: child.health,
+            },
             run: self.run(child),
             deaths_hour: child.deaths_hour,
             deaths_day: child.deaths_day,

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use restart_exporter::supervisor::{Backoff, ChildSpec, Program, Strategy, Supervisor};
+use restart_exporter::supervisor::{Backoff, ChildSpec, Program, Restart, Strategy, Supervisor};
 
 use super::{code, deaths, exporter, once, run, script, timeless};
 
@@ -63,6 +63,28 @@ async fn each_way_to_end_is_told_with_last_words_and_what_comes_next() {
         let told = why(child, &url).await;
         assert!(told.contains(words), "{child}:\n{told}");
     }
+    exporter.shutdown().await;
+}
+
+// Who else dies of the same is told, though temporary children are forgotten with their deaths: here and on the page.
+#[tokio::test]
+async fn children_that_are_gone_died_of_the_same_too() {
+    let (exporter, address, url) = exporter().await;
+    let fails = |id| ChildSpec::task(id, |_| async { Err::<(), _>("no disk") });
+    let pool = exporter.supervise(Supervisor::new("pool").strategy(Strategy::Dynamic)).await.unwrap();
+    pool.start_child(fails("job-1").restart(Restart::Temporary).kind("job")).await.unwrap();
+    exporter.supervise(Supervisor::new("top").max_restarts(9).child(fails("api").backoff(once()))).await.unwrap();
+    deaths(&exporter, "top", "api", 1).await;
+    crate::world::until("the job", async || {
+        exporter.control().causes("pool", None).is_ok_and(|page| !page.causes.is_empty()).then_some(())
+    })
+    .await;
+    assert!(why("api", &url).await.contains("\n  same cause pool/job (1×)\n"));
+    assert!(why("pool/job", &url).await.contains("\n  same cause top/api (1×)\n"));
+    let page = crate::world::get(address, "/").await.body;
+    assert!(page.contains("<a href=\"?supervisor=pool&amp;child=job\">pool/job</a>"), "{page}");
+    let wrong = crate::world::get(address, "/api/v1/same_causes?reason=xyz").await;
+    assert_eq!((wrong.status, wrong.json()["errorType"].as_str()), (400, Some("bad_data")), "{}", wrong.body);
     exporter.shutdown().await;
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::{Tree, child, patient, supervisor};
-use crate::world::{sample, until};
+use crate::world::{run_to_end, sample, until};
 
 // The kernel's wait status is the reason: an exit code, a signal, SIGKILL. SIGKILL alone does not prove that memory was
 // short, and exit code 137 is an exit code.
@@ -135,7 +135,7 @@ fn class(death: &Value) -> &Value {
     &death["reason"]["class"]
 }
 
-// `oom` where the kernel's own counter moved, `killed` for a SIGKILL beside it, before and after.
+// `oom` where the kernel's own counter moved, `killed` for a SIGKILL beside it, before and after; and `why` says so.
 #[tokio::test]
 async fn oom_is_said_only_where_the_kernel_counted_it() {
     let directory = tempfile::tempdir().unwrap();
@@ -158,6 +158,9 @@ async fn oom_is_said_only_where_the_kernel_counted_it() {
     assert_eq!((cgroup.kills(), class(&death)), (1, &json!("oom")), "{death}");
     let peak = death["usage"]["peak_memory_bytes"].as_u64().unwrap();
     assert!((40 << 20..=120 << 20).contains(&peak), "{death}");
+    let why = run_to_end(&["why", "eats", &format!("--url=http://{}", tree.address)]);
+    let said = "1× killed for want of memory, as the kernel's counter proves; it had ";
+    assert!(why.status.success() && why.stdout.contains(said), "{why:?}");
     tree.touch("die");
     assert_eq!(class(&tree.death("after").await), "killed");
     tree.stops_well().await;

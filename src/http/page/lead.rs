@@ -1,0 +1,102 @@
+//! The worst child: all questions of three in the morning, in one card.
+
+use super::super::commands::command;
+use super::sentences::{began, change, next, pace, share, up};
+use super::snapshot::Place;
+use super::text::{count, line};
+use super::view::{Budget, Death, Link, Moment, Run, Scene, Spark, Words, budget, href, supervisor_link};
+use crate::analytics::registry::Name;
+use crate::analytics::{Cause, Health};
+
+/// Others that died of the same, by name.
+const MAX_ALSO: usize = 3;
+
+/// Lines of the last words on the first screen.
+const MAX_LEAD_WORDS: usize = 3;
+
+/// The worst child: the eight questions of the first screen.
+pub(super) struct Lead {
+    pub(super) health: Health,
+    pub(super) supervisor: Link,
+    pub(super) child: String,
+    pub(super) href: String,
+    pub(super) spark: Spark,
+    /// Since when, and what that means.
+    pub(super) since: Option<(Moment, String)>,
+    /// What somebody changed just before, and how long before.
+    pub(super) changed: Option<(String, String)>,
+    pub(super) why: Option<Death>,
+    /// How many of its deaths are of that.
+    pub(super) share: String,
+    pub(super) words: Words,
+    pub(super) up: Vec<String>,
+    pub(super) run: Run,
+    pub(super) also: Vec<Also>,
+    pub(super) also_more: usize,
+    pub(super) budget: Option<Budget>,
+    pub(super) next: Vec<String>,
+    pub(super) commands: Vec<String>,
+}
+
+/// Somebody who died of the same, and may not be there any more.
+pub(super) struct Also {
+    pub(super) name: String,
+    pub(super) node: Option<String>,
+    pub(super) href: String,
+    pub(super) deaths: String,
+}
+
+// === impl Scene ===
+
+impl Scene<'_> {
+    pub(super) fn lead(&self, place: Place) -> Lead {
+        let (node, child) = (self.snapshot.node(place), self.snapshot.child(place));
+        let Name { supervisor, node: beam } = &node.view.supervisor;
+        let (control, id) = (self.control_of(node), &*child.child.id);
+        let causes = control.causes(supervisor, Some(id)).map(|page| page.causes).unwrap_or_default();
+        let changed = began(child).and_then(|(at, death)| {
+            let changed = control.change_before(supervisor, at).ok()??;
+            Some(change(&changed, at, death))
+        });
+        let typed = |verb, name: &str| command(verb, self.url.as_deref(), beam.as_deref(), name);
+        let same = child.reason_fingerprint.map(|reason| control.died_of(reason)).unwrap_or_default();
+        let also = same.iter().filter(|(name, cause)| {
+            *name != node.view.supervisor || cause.child.as_deref() != Some(&*child.child.label)
+        });
+        let also: Vec<Also> = also.map(|(name, cause)| Also::of(name, cause)).collect();
+        let run = self.run(child);
+        Lead {
+            health: child.health,
+            supervisor: supervisor_link(node),
+            child: line(id),
+            href: href(&node.view.supervisor, Some(id)),
+            spark: self.spark(node, Some(id)),
+            since: child.looping.map(|looping| (self.moment(looping.since), pace(&looping))),
+            changed,
+            why: child.last_death.as_ref().map(|entry| self.death(entry)),
+            share: share(&causes, child.reason_fingerprint),
+            words: self.words(child.last_death.as_ref(), MAX_LEAD_WORDS),
+            up: up(child),
+            run,
+            also_more: also.len().saturating_sub(MAX_ALSO),
+            also: also.into_iter().take(MAX_ALSO).collect(),
+            budget: budget(node),
+            next: next(node, child),
+            commands: vec![typed("why", &format!("{supervisor}/{id}")), typed("history", supervisor)],
+        }
+    }
+}
+
+// === impl Also ===
+
+impl Also {
+    fn of(supervisor: &Name, cause: &Cause) -> Self {
+        let child = cause.child.as_deref().unwrap_or_default();
+        Self {
+            name: format!("{}/{}", line(&supervisor.supervisor), line(child)),
+            node: supervisor.node.as_deref().map(line),
+            href: href(supervisor, cause.child.as_deref()),
+            deaths: count(cause.count, "death", "deaths"),
+        }
+    }
+}
