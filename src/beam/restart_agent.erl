@@ -19,7 +19,8 @@
 %%
 %% A primary filter of logger, the tap, sees every report of every supervisor, in the supervisor. It copies a bounded part of the
 %% report, never start arguments, into a table, and lets logger go on as if it were not there. The agent takes the events from
-%% the table and ships them. When 20,000 wait, the tap counts instead of copying: details are lost, counts never are.
+%% the table and ships them. When 20,000 wait, the tap counts instead of copying, until none waits: details are lost, counts never
+%% are, and what was counted has its place in the order of the events.
 %% A keeper owns the tables and restarts the agent, so that an agent that is killed loses nothing, and so that the supervisor of
 %% the application never has to restart anything.
 %%
@@ -53,7 +54,7 @@
 -define(KEEPER, restart_agent_keeper).
 -define(DEFAULT_ADDRESS, "127.0.0.1:8470").
 
-%% Events that wait for the agent; beyond, the tap aggregates.
+%% Events that wait for the agent; beyond, the tap aggregates until none waits.
 -define(MAX_WAITING, 20000).
 %% Events that wait for an ack; beyond, the agent takes none from the tap.
 -define(MAX_UNACKED, 10000).
@@ -115,7 +116,8 @@
 -define(SKIPPED, 11).      % supervisors that were not asked for their state
 -define(OVER, 12).         % supervisors beyond the limit
 -define(TAKEN, 13).        % events taken from the tap's table
--define(COUNTERS, 13).
+-define(PHASE, 14).        % even: the tap copies; odd: it counts
+-define(COUNTERS, 14).
 
 -define(MODULES, [supervisor, supervisor_bridge]).
 -define(FILTERS, {restart_agent, restart_agent_2}).
@@ -125,7 +127,7 @@
     counters,    % atomics
     waiting,     % ordered_set {Number, Entry}: from the tap to the agent
     unacked,     % set {Seq, Number, Pid of a supervisor that is down | undefined, Record}
-    sums,        % set {Row, Count, Name}: what the tap counted
+    sums,        % ordered_set {{Pid, Phase, Kind, Class, Child}, Count, Name}: what the tap counted
     sups,        % set {Pid, Key, #sup{}}
     incarnation  % 16 random bytes
 }).
@@ -320,14 +322,14 @@ record(Label, Report, Level, Sup, Meta, {Generation, _, Counters, Waiting, Sums}
                 Children -> Children
             end,
             Dynamic = not is_map_key(mfa, Meta),
-            case ets:info(Waiting, size) of
-                Size when Size < ?MAX_WAITING ->
+            case room(Counters, Waiting) of
+                {waiting, Size} ->
                     Entry = {event, Sup, limit(Name), Dynamic, Kind, Level, maps:get(time, Meta), Child, field(pid, Item), N, Class, Reason},
                     ets:insert(Waiting, {atomics:add_get(Counters, ?NUMBER, 1), Entry}),
                     Size =:= 0 andalso wake(wake),
                     Size =:= ?BATCH andalso wake(drain);
-                _ ->
-                    Row = {Sup, Kind, Class, Child},
+                {counting, Phase} ->
+                    Row = {Sup, Phase, Kind, Class, Child},
                     case ets:info(Sums, size) < ?MAX_ROWS orelse ets:member(Sums, Row) of
                         true ->
                             ets:update_counter(Sums, Row, {2, N}, {Row, 0, limit(Name)}),
@@ -336,6 +338,20 @@ record(Label, Report, Level, Sup, Meta, {Generation, _, Counters, Waiting, Sums}
                     end
             end;
         _ -> ok
+    end.
+
+%% The agent ends a phase of counting when no event waits. So a supervisor's reports of one phase all come after those of the phase
+%% before, and a start never comes before the death that led to it.
+room(Counters, Waiting) ->
+    case atomics:get(Counters, ?PHASE) of
+        Phase when Phase band 1 =:= 1 -> {counting, Phase};
+        Phase ->
+            case ets:info(Waiting, size) of
+                Size when Size < ?MAX_WAITING -> {waiting, Size};
+                _ ->
+                    _ = atomics:compare_exchange(Counters, ?PHASE, Phase, Phase + 1),
+                    {counting, Phase + 1}
+            end
     end.
 
 wake(Message) ->
@@ -547,7 +563,7 @@ init({keeper, Options}) ->
         counters = atomics:new(?COUNTERS, [{signed, true}]),
         waiting = ets:new(restart_agent_waiting, [ordered_set, public]),
         unacked = ets:new(restart_agent_unacked, [set, public]),
-        sums = ets:new(restart_agent_sums, [set, public, {write_concurrency, true}]),
+        sums = ets:new(restart_agent_sums, [ordered_set, public, {write_concurrency, true}, {decentralized_counters, false}]),
         sups = ets:new(restart_agent_sups, [set, public]),
         incarnation = incarnation()
     },
@@ -588,7 +604,7 @@ handle_info(drain, S) -> {noreply, pump(S#agent{drain = false})};
 handle_info(tick, S) ->
     erlang:send_after(?TICK_MS, self(), tick),
     is_pid(S#agent.emitter) andalso (S#agent.emitter ! tick),
-    {noreply, flush_sums(pump(S))};
+    {noreply, nothing_counted(pump(S))};
 handle_info(check_tap, S) ->
     erlang:send_after(?CHECK_TAP_MS, self(), check_tap),
     {noreply, watch_logger(check_tap(S))};
@@ -639,7 +655,7 @@ terminate(_, #keeper{agent = Agent}) ->
 terminate(Reason, #agent{shared = Shared} = S) ->
     case Reason of
         normal ->
-            say_bye(flush_sums(drain_all(S)), <<"stopped">>);
+            say_bye(ship(sum_up({'_', '_'}, drain_all(S))), <<"stopped">>);
         _ ->
             %% The keeper is gone, and the tables with it. Or this is a defect: then the keeper starts the next agent at once.
             case whereis(?KEEPER) of
@@ -710,11 +726,14 @@ take(#agent{shared = #shared{counters = Counters, waiting = Waiting}} = S, Left,
     Unacked = atomics:get(Counters, ?SEQ) - atomics:get(Counters, ?ACKED),
     %% Always the first: of one supervisor's events the elder is then never overtaken.
     case ets:first(Waiting) of
-        '$end_of_table' -> {Any, S};
         _ when Unacked >= ?MAX_UNACKED, Left =/= all -> {none, S};
+        '$end_of_table' ->
+            Phase = atomics:get(Counters, ?PHASE),
+            Phase band 1 =:= 1 andalso atomics:put(Counters, ?PHASE, Phase + 1),
+            {Any, counted(S)};
         Number ->
             [{_, Entry}] = ets:lookup(Waiting, Number),
-            S1 = read(Number, Entry, S),
+            S1 = read(Number, Entry, counted(S)),
             ets:delete(Waiting, Number),
             take(S1, case Left of all -> all; _ -> Left - 1 end, some)
     end.
@@ -744,7 +763,7 @@ read(Number, {event, Pid, Name, Dynamic, Kind, Level, Time, Child, ChildPid, N, 
 read(Number, {down, Pid, Time, Class, Reason}, S) ->
     case ets:lookup(S#agent.shared#shared.sups, Pid) of
         [{_, Key, #sup{down = false} = Sup}] ->
-            S1 = sum_up(tell(Pid, S)),
+            S1 = sum_up({Pid, '_'}, tell(Pid, S)),
             ets:insert(S#agent.shared#shared.sups, {Pid, Key, Sup#sup{down = true}}),
             emit(S1, Pid, {down, Reason}),
             append(Number, Pid, {down, Time, Key, reason(Class, Reason)}, S1);
@@ -767,26 +786,41 @@ flag(start_error, _, undefined, Pid, S) ->
 flag(started, debug, _, _, _) -> api;
 flag(_, _, _, _, _) -> none.
 
-%% Rows of the aggregate become numbered records, 100 rows each.
-flush_sums(#agent{phase = live, shared = #shared{counters = Counters}} = S) ->
-    case atomics:get(Counters, ?SEQ) - atomics:get(Counters, ?ACKED) < ?MAX_UNACKED of
-        true -> ship(sum_up(S));
-        false -> S
-    end;
-flush_sums(S) -> S.
+%% What was counted in a phase that is over. Asked for each event, after it was taken: a tap may count on for a moment in a phase
+%% that has just ended, but its supervisor reports the next event only after that.
+counted(#agent{shared = #shared{counters = Counters, sums = Sums}} = S) ->
+    case ets:info(Sums, size) of
+        0 -> S;
+        _ ->
+            case atomics:get(Counters, ?PHASE) of
+                Phase when Phase band 1 =:= 0 -> sum_up({'_', Phase}, S);
+                _ -> S
+            end
+    end.
 
-sum_up(#agent{shared = #shared{sums = Sums}, sums_since = Since} = S) ->
+%% Rows of a supervisor, or of the phases before one, become numbered records, 100 rows each: deaths before the starts that follow
+%% from them.
+sum_up({Pid, Before}, #agent{shared = #shared{sums = Sums}, sums_since = Since} = S) ->
+    Guards = [{'<', '$1', Before} || Before =/= '_'],
+    case ets:select(Sums, [{{{Pid, '$1', '_', '_', '_'}, '_', '_'}, Guards, ['$_']}]) of
+        [] -> S;
+        Rows ->
+            Now = erlang:system_time(microsecond),
+            {Starts, Others} = lists:partition(fun({{_, _, Kind, _, _}, _, _}) -> Kind =:= started end, Rows),
+            nothing_counted(sum_up(Others ++ Starts, Since, Now, S))
+    end.
+
+%% What is counted from now on was counted since now.
+nothing_counted(#agent{shared = #shared{sums = Sums}} = S) ->
     case ets:info(Sums, size) of
         0 -> S#agent{sums_since = erlang:system_time(microsecond)};
-        _ ->
-            Now = erlang:system_time(microsecond),
-            sum_up(ets:tab2list(Sums), Since, Now, S#agent{sums_since = Now})
+        _ -> S
     end.
 
 sum_up([], _, _, S) -> S;
 sum_up(Rows, Since, Now, #agent{shared = #shared{sums = Sums, counters = Counters}} = S) ->
     {Some, Rest} = lists:split(min(?BATCH, length(Rows)), Rows),
-    {Records, S1} = lists:foldl(fun({{Pid, Kind, Class, Child}, Count, Name}, {Records, S0}) ->
+    {Records, S1} = lists:foldl(fun({{Pid, _, Kind, Class, Child}, Count, Name}, {Records, S0}) ->
         case know(Pid, #{name => Name}, S0) of
             {ok, Key, S2} -> {[{Key, Kind, element(3, Child), Class, Count, child(Child)} | Records], tell(Pid, S2)};
             {full, S2} -> atomics:add(Counters, ?LOST, Count), {Records, S2}
@@ -898,7 +932,7 @@ welcome(Resume, Settings, #agent{shared = #shared{counters = Counters}} = S) ->
         batch = Batch
     }),
     Resumed = atomics:get(Counters, ?ACKED),
-    flush_sums(pump(send_stats(snapshot(S1#agent{sent = Resumed, resumed = Resumed})))).
+    pump(send_stats(snapshot(S1#agent{sent = Resumed, resumed = Resumed}))).
 
 %% The ring forgets what was acked, and with the last word of a supervisor the supervisor itself.
 acked(Seq, #agent{shared = #shared{counters = Counters, unacked = Unacked, sups = Sups}} = S) ->
