@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Semaphore, watch};
@@ -14,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
 
 use super::frame::MAX_FRAME_BYTES;
-use super::message::{self, Message};
+use super::message::{self, Hello, Message};
 use super::session::{HEARTBEAT, Refusal, SILENCE, Welcomed};
 use super::{HELLO_TIME, Shared, Socket, TICK};
 use crate::event::NodeLimit;
@@ -33,10 +34,21 @@ const ACK_TIME: Duration = Duration::from_secs(1);
 /// How long after the failure of an `accept` the next is tried: the usual cause is that descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Shortest time between two lines of the log about peers that were not let in: they may be back at once, again and again.
+const REFUSED_LINE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Who is connected.
 pub(super) struct Connections {
     room: Arc<Semaphore>,
     numbers: AtomicU64,
+    refused: Mutex<Refused>,
+}
+
+/// Peers that were not let in, as the log tells of them.
+#[derive(Default)]
+struct Refused {
+    told: Option<Instant>,
+    untold: u64,
 }
 
 /// A connection.
@@ -69,7 +81,21 @@ enum End {
 
 impl Connections {
     pub(super) fn new(limit: usize) -> Self {
-        Self { room: Arc::new(Semaphore::new(limit)), numbers: AtomicU64::new(0) }
+        Self { room: Arc::new(Semaphore::new(limit)), numbers: AtomicU64::new(0), refused: Mutex::default() }
+    }
+}
+
+// === impl Refused ===
+
+impl Refused {
+    /// One more was refused; if it should be told, of how many since the last was told nothing was.
+    fn one_more(&mut self, now: Instant) -> Option<u64> {
+        if self.told.is_some_and(|told| now.saturating_duration_since(told) < REFUSED_LINE_PAUSE) {
+            self.untold += 1;
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.untold))
     }
 }
 
@@ -132,11 +158,10 @@ async fn connection(shared: &Shared, stream: Stream, peer: &str) {
     let token_is_wanted = matches!(stream, Stream::Tcp(_));
     let (reader, mut writer) = tokio::io::split(stream);
     let mut frames = Frames { reader, buffer: Vec::new(), start: 0 };
-    let welcomed = timeout(HELLO_TIME, hello(shared, &mut frames, number, token_is_wanted)).await;
+    let welcomed = timeout(HELLO_TIME, hello(shared, &mut frames, number, token_is_wanted, peer)).await;
     let (node, end) = match welcomed.unwrap_or(Err(End::NoHello)) {
         Err(end) => (None, end),
         Ok(welcomed) => {
-            tracing::info!(node = &*welcomed.name, peer, "node connected");
             let end = converse(shared, &mut frames, &mut writer, &welcomed, number).await;
             if matches!(end, End::Bye) {
                 let mut bus = |event: &_| shared.telemetry.execute(event);
@@ -147,9 +172,17 @@ async fn connection(shared: &Shared, stream: Stream, peer: &str) {
         }
     };
     let node = node.as_deref();
-    let closed = |why: &dyn std::fmt::Display| tracing::warn!(node, peer, err = %why, "node disconnected");
+    let closed = |why: &dyn std::fmt::Display| {
+        if node.is_some() {
+            tracing::warn!(node, peer, err = %why, "node disconnected");
+        } else if let Some(untold) = shared.connections.refused.lock().one_more(Instant::now()) {
+            tracing::warn!(peer, err = %why, untold, "node not let in");
+        }
+    };
     match end {
-        End::Closed | End::Bye => tracing::info!(node, peer, "node disconnected"),
+        End::Closed | End::Bye if node.is_some() => tracing::info!(node, peer, "node disconnected"),
+        // Whoever looks whether somebody listens.
+        End::Closed | End::Bye => {}
         End::Refused(refusal) => closed(&refusal),
         End::Failed(error) => closed(&error),
         End::TooLong { announced, limit } => {
@@ -173,6 +206,7 @@ async fn hello<R: AsyncRead + Unpin>(
     frames: &mut Frames<R>,
     number: u64,
     token_is_wanted: bool,
+    peer: &str,
 ) -> Result<Welcomed, End> {
     let frame = frames.next(MAX_HELLO_BYTES).await?;
     let Message::Hello(hello) = message::read(frame).map_err(Refusal::from)? else {
@@ -185,7 +219,11 @@ async fn hello<R: AsyncRead + Unpin>(
             Err(error) => return Err(Refusal::TokenFile(error.to_string()).into()),
         }
     }
-    Ok(shared.nodes.hello(&hello, number, now(), &mut |event| shared.telemetry.execute(event))?)
+    let welcomed = shared.nodes.hello(&hello, number, now(), &mut |event| shared.telemetry.execute(event))?;
+    let Hello { agent, otp, elixir, labels, .. } = &hello;
+    let labels = labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",");
+    tracing::info!(node = &*welcomed.name, peer, %agent, %otp, elixir = elixir.as_deref(), labels, "node connected");
+    Ok(welcomed)
 }
 
 /// All other messages, until the connection ends.
@@ -230,7 +268,13 @@ async fn converse<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         } else if heard.elapsed() > SILENCE {
             return End::Silent;
         }
-        let seq = welcomed.node.lock().last_seq();
+        let (seq, wants_snapshot) = {
+            let mut node = welcomed.node.lock();
+            (node.last_seq(), node.wants_snapshot(now()))
+        };
+        if wants_snapshot && let Err(end) = send(writer, &message::resync()).await {
+            return end;
+        }
         let is_time = ack_at <= Instant::now();
         if seq.saturating_sub(acked) >= ACK_EVENTS || is_time && seq > acked {
             if let Err(end) = send(writer, &message::ack(seq)).await {
@@ -351,5 +395,22 @@ impl AsyncWrite for Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A log must not grow with what a stranger sends: one line a second, which says how many are missing.
+    #[tokio::test(start_paused = true)]
+    async fn of_peers_that_are_refused_the_log_tells_one_a_second() {
+        let mut refused = Refused::default();
+        let told: Vec<_> = (0..5).map(|_| refused.one_more(Instant::now())).collect();
+        assert_eq!(told, [Some(0), None, None, None, None]);
+        tokio::time::advance(REFUSED_LINE_PAUSE).await;
+        assert_eq!(refused.one_more(Instant::now()), Some(4));
+        tokio::time::advance(REFUSED_LINE_PAUSE).await;
+        assert_eq!(refused.one_more(Instant::now()), Some(0));
     }
 }

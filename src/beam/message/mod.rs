@@ -64,9 +64,14 @@ pub struct Hello<'a> {
     pub vm_start_us: i64,
     /// The node's clock.
     pub now_us: i64,
+    /// What its owner says of it: names and values.
+    pub labels: Vec<Label<'a>>,
     /// What the exporter may want to see.
     pub token: Option<&'a [u8]>,
 }
+
+/// The name and the value of a label.
+pub type Label<'a> = (Cow<'a, str>, Cow<'a, str>);
 
 /// A supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]

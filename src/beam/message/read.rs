@@ -1,6 +1,8 @@
 //! From the agent: frames become messages.
 
-use super::{Child, Down, Event, Events, Flag, Hello, Kind, Message, Reason, SCHEMA_VERSION, Stats, Sum, Sums, Sup};
+use super::{
+    Child, Down, Event, Events, Flag, Hello, Kind, Label, Message, Reason, SCHEMA_VERSION, Stats, Sum, Sums, Sup,
+};
 use crate::beam::frame::{FrameError, Reader};
 use crate::event::{ChildType, Pid, ReasonClass, Restart, Strategy};
 
@@ -82,13 +84,22 @@ fn hello<'a>(reader: &mut Reader<'a>, arity: usize) -> Result<Hello<'a>, FrameEr
         os_pid: reader.integer()?,
         vm_start_us: reader.integer()?,
         now_us: reader.integer()?,
-        token: {
-            reader.skip(1)?;
-            optional(reader, Reader::binary)?
-        },
+        labels: labels(reader)?,
+        token: optional(reader, Reader::binary)?,
     };
     reader.skip(elements - 11)?;
     Ok(hello)
+}
+
+fn labels<'a>(reader: &mut Reader<'a>) -> Result<Vec<Label<'a>>, FrameError> {
+    let (count, mut labels) = (reader.list()?, Vec::new());
+    for _ in 0..count {
+        let arity = reader.tuple(2)?;
+        labels.push((reader.text()?, reader.text()?));
+        reader.skip(arity - 2)?;
+    }
+    reader.end_list(count)?;
+    Ok(labels)
 }
 
 fn supervisor<'a>(reader: &mut Reader<'a>, arity: usize) -> Result<Sup<'a>, FrameError> {

@@ -29,7 +29,7 @@ pub fn ack(seq: u64) -> Vec<u8> {
     FrameWriter::new().tuple(2).atom("ack").integer(number(seq)).finish()
 }
 
-/// Please say all supervisors again.
+/// Please say all supervisors again, as in the beginning.
 pub fn resync() -> Vec<u8> {
     FrameWriter::new().tuple(1).atom("resync").finish()
 }

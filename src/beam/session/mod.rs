@@ -27,6 +27,9 @@ pub const HEARTBEAT: Duration = Duration::from_secs(5);
 /// A node that was not heard for so long is down.
 pub const SILENCE: Duration = Duration::from_secs(15);
 
+/// How often an agent is asked to say all its supervisors again at most: there may be ten thousand.
+pub const RESYNC_PAUSE: Duration = Duration::from_secs(60);
+
 /// Longest name of a node, in bytes: atoms of Erlang have at most 255 characters.
 const MAX_NODE_NAME: usize = 1020;
 

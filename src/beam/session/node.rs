@@ -7,7 +7,7 @@ use std::time::Instant;
 use foldhash::fast::RandomState;
 
 use super::clock::Anchor;
-use super::{Bus, NodeLimits, Refusal, SILENCE, limit};
+use super::{Bus, NodeLimits, RESYNC_PAUSE, Refusal, SILENCE, limit};
 use crate::beam::message::{Down, Events, Hello, Kind, Message, Stats, Sums, Sup};
 use crate::beam::report::Watched;
 use crate::event::{
@@ -30,6 +30,10 @@ pub struct Node {
     handed_over: HashMap<Pid, Watched, RandomState>,
     ended: Ended,
     is_full: bool,
+    /// Was a supervisor left out that there is room for by now?
+    is_incomplete: bool,
+    /// When the agent was asked for all of them.
+    asked: Option<Instant>,
     anchor: Anchor,
     /// When it was heard first.
     since: Timestamp,
@@ -70,6 +74,8 @@ impl Node {
             handed_over: HashMap::default(),
             ended: Ended::default(),
             is_full: false,
+            is_incomplete: false,
+            asked: None,
             anchor: Anchor::new(hello.now_us, now),
             since: now,
             heard: now.monotonic,
@@ -140,7 +146,9 @@ impl Node {
                 Ok(())
             }
             Message::Snapshot { begins } => {
-                if !begins {
+                if begins {
+                    (self.is_full, self.is_incomplete) = (false, false);
+                } else {
                     self.snapshot_done(now, bus);
                 }
                 Ok(())
@@ -195,6 +203,16 @@ impl Node {
     /// The newest number that was taken in: it can be acknowledged.
     pub fn last_seq(&self) -> u64 {
         self.last_seq.unwrap_or(0)
+    }
+
+    /// Should the agent say all its supervisors again? True at most once in [`RESYNC_PAUSE`].
+    pub fn wants_snapshot(&mut self, now: Timestamp) -> bool {
+        let is_early = |asked| now.monotonic.saturating_duration_since(asked) < RESYNC_PAUSE;
+        if !self.is_incomplete || self.asked.is_some_and(is_early) {
+            return false;
+        }
+        (self.is_incomplete, self.asked) = (false, Some(now.monotonic));
+        true
     }
 
     pub(super) fn tick(&mut self, now: Timestamp, bus: &mut Bus<'_>) {
@@ -314,6 +332,7 @@ impl Node {
         match self.supervisors.remove(&down.sup) {
             Some(supervisor) => {
                 self.counts.events += 1;
+                self.is_incomplete |= self.is_full;
                 self.ended.add(down.sup);
                 supervisor.down(down.class, &down.reason, moment, &mut |reference, at, payload| {
                     bus(&supervised(reference, at, payload));

@@ -105,6 +105,12 @@ impl Session {
         self.says(&frame).unwrap();
     }
 
+    /// Is the agent asked to say all supervisors again?
+    fn wants_snapshot(&mut self) -> bool {
+        let now = self.now();
+        self.welcomed.as_ref().unwrap().node.lock().wants_snapshot(now)
+    }
+
     fn passes(&mut self, ms: u64) {
         self.ms += ms;
         let (now, telemetry, lines, told) = (self.now(), &self.telemetry, &mut self.lines, &mut self.told);

@@ -164,6 +164,31 @@ async fn nodes_and_their_supervisors_have_limits_that_are_counted() {
     }
 }
 
+// A supervisor beyond the limit is not forgotten for ever: when another ends there is room, and the agent is asked for all.
+#[tokio::test(start_paused = true)]
+async fn a_supervisor_that_was_left_out_is_asked_for_when_there_is_room() {
+    let limits = NodeLimits { nodes: 1, supervisors_per_node: 1, retention: RETENTION };
+    let mut session = Session::with_limits(limits);
+    session.connect(&Who::default()).unwrap();
+    let more = agent::sup(&Sup { key: 2, pid: "<0.101.0>", name: "more", ..Sup::default() });
+    session.says(&agent::sup(&Sup::default())).unwrap();
+    session.says(&more).unwrap();
+    assert!(!session.wants_snapshot(), "there is no room");
+    session.says(&agent::down(1, session.node_us(), 1, "shutdown")).unwrap();
+    assert!(session.wants_snapshot());
+    assert!(!session.wants_snapshot(), "once");
+    for frame in [agent::snapshot("begin"), more, agent::snapshot("done")] {
+        session.says(&frame).unwrap();
+    }
+    session.says(&agent::events(2, session.node_us(), &[Report { sup: 2, ..Report::default() }])).unwrap();
+    assert_eq!((node(&session, "events_total"), node(&session, "events_lost_total")), (2.0, 0.0));
+    session.says(&agent::sup(&Sup { key: 3, pid: "<0.102.0>", name: "third", ..Sup::default() })).unwrap();
+    session.says(&agent::down(3, session.node_us(), 2, "shutdown")).unwrap();
+    assert!(!session.wants_snapshot(), "not again so soon");
+    session.passes(60_000);
+    assert!(session.wants_snapshot());
+}
+
 // Words, messages and elements that are newer than this exporter are no mistake of the agent.
 #[tokio::test(start_paused = true)]
 async fn what_is_newer_than_this_exporter_is_counted_and_skipped() {
