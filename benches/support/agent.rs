@@ -68,20 +68,23 @@ impl Default for Who<'_> {
     }
 }
 
+/// One like most.
+pub(crate) const SUP: Sup<'static> = Sup {
+    key: 1,
+    pid: "<0.100.0>",
+    name: "sup",
+    module: "my_sup",
+    behaviour: "supervisor",
+    parent: None,
+    id: None,
+    strategy: "one_for_one",
+    intensity: 3,
+    period: 5,
+};
+
 impl Default for Sup<'_> {
     fn default() -> Self {
-        Self {
-            key: 1,
-            pid: "<0.100.0>",
-            name: "sup",
-            module: "my_sup",
-            behaviour: "supervisor",
-            parent: None,
-            id: None,
-            strategy: "one_for_one",
-            intensity: 3,
-            period: 5,
-        }
+        SUP
     }
 }
 

@@ -16,6 +16,7 @@
 //!
 //! Events are taken in where they happen: a question after an event sees the event.
 
+mod answers;
 mod causes;
 mod changes;
 mod children;
@@ -38,6 +39,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use thiserror::Error;
 
+pub use self::answers::{CausesPage, HistoryPage, SupervisorConfig, SupervisorStats, SupervisorView};
 pub use self::causes::{Cause, MAX_CAUSES};
 pub use self::changes::JUST_BEFORE;
 pub use self::children::{ChildCounts, ChildState, ChildView, MAX_LISTED_DYNAMIC, MINUTES_COUNTED};
@@ -49,10 +51,7 @@ pub use self::history::{
 };
 pub use self::marks::MAX_MARKS;
 use self::marks::Marks;
-pub use self::record::{
-    CausesPage, HistoryPage, INTENSITY_STAMPS_UNKNOWN, MAX_INTENSITY_STAMPS, Record, SupervisorConfig, SupervisorStats,
-    SupervisorView,
-};
+pub use self::record::{INTENSITY_STAMPS_UNKNOWN, MAX_INTENSITY_STAMPS, Record};
 use self::registry::Registry;
 pub use self::stats::{FailureRate, MAX_SECONDS_COUNTED};
 pub use self::stories::{Part, Story, Telling, Told, stories};

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
+use super::answers::{CausesPage, HistoryPage, SupervisorConfig, SupervisorStats, SupervisorView};
 use super::causes::{Cause, Causes};
 use super::children::{ChildCounts, ChildView, Children, Death, End};
 use super::health::Health;
@@ -13,8 +14,8 @@ use super::registry::{Name, OTHER};
 use super::ring::Ring;
 use super::stats::{FailureRate, Stats, Totals};
 use crate::event::{
-    Action, Aggregated, ChildRef, Decision, ExitReason, Payload, Pid, Restart, Strategy, SupervisorEvent,
-    SupervisorExit, Timestamp,
+    Action, Aggregated, ChildRef, Decision, ExitReason, Payload, Pid, Restart, SupervisorEvent, SupervisorExit,
+    Timestamp,
 };
 
 /// Restarts followed inside the intensity window if the limit is unknown.
@@ -22,91 +23,6 @@ pub const INTENSITY_STAMPS_UNKNOWN: usize = 1000;
 
 /// Most restarts followed inside the intensity window, however generous the limit: the window's use is shown up to here.
 pub const MAX_INTENSITY_STAMPS: usize = 10_000;
-
-/// What a supervisor announced at its init. `None` is "unknown", for `parent` also "there is none".
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SupervisorConfig {
-    /// How the failure of one child concerns its siblings.
-    pub strategy: Option<Strategy>,
-    /// Restarts allowed within `max_seconds`.
-    pub max_restarts: Option<u32>,
-    /// Length of the intensity window in seconds.
-    pub max_seconds: Option<u32>,
-    /// Name of the supervisor above.
-    pub parent: Option<Arc<str>>,
-}
-
-/// The answer to a question for a history.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HistoryPage {
-    /// Whose history.
-    pub supervisor: Name,
-    /// Most events kept.
-    pub capacity: usize,
-    /// Events that ever entered the history.
-    pub total: u64,
-    /// Events that left it again because newer ones came.
-    pub evicted: u64,
-    /// The events that the filter wants, newest first.
-    pub events: Vec<HistoryEntry>,
-}
-
-/// The answer to a question for causes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CausesPage {
-    /// Whose causes.
-    pub supervisor: Name,
-    /// Most frequent first.
-    pub causes: Vec<Cause>,
-}
-
-/// One supervisor in the statistics of all.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SupervisorStats {
-    /// Which.
-    pub supervisor: Name,
-    /// Its newest incarnation; none for [`OTHER`].
-    pub id: Option<Pid>,
-    /// Restarts ever, whatever their cause.
-    pub total_restarts: u64,
-    /// Failures ever: what OTP writes an error report for.
-    pub total_failures: u64,
-    /// Restarts among the newest [`RECENT_EVENTS`](super::RECENT_EVENTS) events of its history.
-    pub recent_restarts: u32,
-    /// The last restart, in milliseconds since the Unix epoch.
-    pub last_restart: Option<u64>,
-}
-
-/// One supervisor at the moment of a question.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SupervisorView {
-    /// Which.
-    pub supervisor: Name,
-    /// Its newest incarnation.
-    pub id: Option<Pid>,
-    /// Does that incarnation live?
-    pub up: bool,
-    /// Time since that incarnation's init; none if it ended or its init was not seen.
-    pub uptime: Option<Duration>,
-    /// What it announced at its init; none if that was not seen.
-    pub config: Option<SupervisorConfig>,
-    /// Restarts inside the intensity window; none if the window is unknown.
-    pub restarts_in_window: Option<u32>,
-    /// Restarts that the window still allows, after which one more stops the supervisor; none if that is unknown.
-    pub restarts_left: Option<u32>,
-    /// How it fares: gave up, failed or stopped if it is down, else what its worst child does.
-    pub health: Health,
-    /// Restarts ever, whatever their cause.
-    pub total_restarts: u64,
-    /// Failures ever: what OTP writes an error report for.
-    pub total_failures: u64,
-    /// The last end of an incarnation; none if none ended.
-    pub last_end: Option<HistoryEntry>,
-    /// Children by state, those not listed included.
-    pub child_counts: ChildCounts,
-    /// Its children, at most [`MAX_LISTED_DYNAMIC`](super::MAX_LISTED_DYNAMIC) dynamic ones.
-    pub children: Vec<ChildView>,
-}
 
 /// What is kept of one supervisor name.
 ///

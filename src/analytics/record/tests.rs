@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::super::testing::*;
 use super::*;
-use crate::event::{Detail, Panic, RestartCause, SupervisorExit};
+use crate::event::{Detail, Panic, RestartCause, Strategy, SupervisorExit};
 use crate::telemetry::monotonic_now;
 
 const ALL: HistoryFilter = HistoryFilter { child: None, event: None, limit: None, after: None };

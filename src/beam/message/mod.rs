@@ -107,6 +107,12 @@ pub struct Sup<'a> {
 /// The events of a message, decoded while they are taken.
 #[derive(Clone, Debug)]
 pub struct Events<'a> {
+    elements: Elements<'a>,
+}
+
+/// The elements of a list, one after the other.
+#[derive(Clone, Debug)]
+struct Elements<'a> {
     reader: Reader<'a>,
     count: usize,
     left: usize,
@@ -198,9 +204,7 @@ pub struct Sums<'a> {
     pub seq: Option<u64>,
     /// The end of the time they are from, by the node's clock.
     pub to_us: i64,
-    reader: Reader<'a>,
-    count: usize,
-    left: usize,
+    elements: Elements<'a>,
 }
 
 /// A row of [`Sums`].

@@ -1,7 +1,8 @@
 //! From the agent: frames become messages.
 
 use super::{
-    Child, Down, Event, Events, Flag, Hello, Kind, Label, Message, Reason, SCHEMA_VERSION, Stats, Sum, Sums, Sup,
+    Child, Down, Elements, Event, Events, Flag, Hello, Kind, Label, Message, Reason, SCHEMA_VERSION, Stats, Sum, Sums,
+    Sup,
 };
 use crate::beam::frame::{FrameError, Reader};
 use crate::event::{ChildType, Pid, ReasonClass, Restart, Strategy};
@@ -27,8 +28,7 @@ pub fn read(frame: &[u8]) -> Result<Message<'_>, FrameError> {
             let mut ahead = reader.clone();
             ahead.skip(arity - 1)?;
             ahead.end()?;
-            let count = reader.list()?;
-            return Ok(Message::Events(Events { reader, count, left: count }));
+            return Ok(Message::Events(Events { elements: Elements::new(reader)? }));
         }
         "agg" => {
             need(&reader, arity, 4)?;
@@ -39,8 +39,7 @@ pub fn read(frame: &[u8]) -> Result<Message<'_>, FrameError> {
             ahead.end()?;
             let _from_us = reader.integer()?;
             let to_us = reader.integer()?;
-            let count = reader.list()?;
-            return Ok(Message::Sums(Sums { seq, to_us, reader, count, left: count }));
+            return Ok(Message::Sums(Sums { seq, to_us, elements: Elements::new(reader)? }));
         }
         "down" => {
             need(&reader, arity, 5)?;
@@ -226,18 +225,30 @@ fn pid(text: &[u8]) -> Option<Pid> {
     str::from_utf8(text).ok()?.parse().ok()
 }
 
+impl<'a> Elements<'a> {
+    fn new(mut reader: Reader<'a>) -> Result<Self, FrameError> {
+        let count = reader.list()?;
+        Ok(Self { reader, count, left: count })
+    }
+
+    /// Where the next element begins; none at the end of the list.
+    fn next(&mut self) -> Result<Option<&mut Reader<'a>>, FrameError> {
+        if self.left == 0 {
+            self.reader.end_list(self.count)?;
+            return Ok(None);
+        }
+        self.left -= 1;
+        Ok(Some(&mut self.reader))
+    }
+}
+
 impl<'a> Events<'a> {
     /// The next event.
     ///
     /// # Errors
     /// If it is not of the schema.
     pub fn next_event(&mut self) -> Result<Option<Event<'a>>, FrameError> {
-        if self.left == 0 {
-            self.reader.end_list(self.count)?;
-            return Ok(None);
-        }
-        self.left -= 1;
-        let reader = &mut self.reader;
+        let Some(reader) = self.elements.next()? else { return Ok(None) };
         let arity = reader.tuple(9)?;
         let event = Event {
             seq: reader.natural()?,
@@ -266,12 +277,7 @@ impl<'a> Sums<'a> {
     /// # Errors
     /// If it is not of the schema.
     pub fn next_row(&mut self) -> Result<Option<Sum<'a>>, FrameError> {
-        if self.left == 0 {
-            self.reader.end_list(self.count)?;
-            return Ok(None);
-        }
-        self.left -= 1;
-        let reader = &mut self.reader;
+        let Some(reader) = self.elements.next()? else { return Ok(None) };
         let arity = reader.tuple(5)?;
         let sum = Sum {
             sup: reader.integer()?,

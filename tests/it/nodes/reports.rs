@@ -5,21 +5,9 @@ use std::time::Duration;
 use restart_exporter::event::{EventKind, Payload};
 
 use super::Session;
-use super::agent::{self, Child, Report, Row, Sup};
+use super::agent::{self, Child, Report, Row, SUP, Sup};
 use crate::world::Events;
 
-const SUP: Sup<'static> = Sup {
-    key: 1,
-    pid: "<0.100.0>",
-    name: "sup",
-    module: "my_sup",
-    behaviour: "supervisor",
-    parent: None,
-    id: None,
-    strategy: "one_for_one",
-    intensity: 3,
-    period: 5,
-};
 const DYNAMIC: Sup<'static> = Sup { behaviour: "dynamic", ..SUP };
 
 fn child(id: &str) -> Child<'_> {
