@@ -186,7 +186,7 @@ async fn an_idle_stream_stays_open() {
 // A viewer is only a place in what all share: those that do not read cost the others nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn viewers_that_do_not_read_keep_nobody_waiting() {
-    const EVENTS_TOLD: u64 = 1000;
+    const EVENTS_TOLD: u64 = 10_000;
     raise_open_files();
     let (exporter, address) = listening(Exporter::builder()).await;
     let mut silent = Vec::new();
