@@ -19,11 +19,12 @@ const WINDOWS: [(&str, u64); 4] = [("1 min", 60), ("5 min", 300), ("1 h", 3600),
 /// Causes that are shown; the link to the JSON has all.
 const MAX_CAUSES_SHOWN: usize = 20;
 
-/// Events that are looked at, and shown if each is shown by itself; the link to the JSON has all.
+/// Events that are looked at for equal ones in a row, and lines of those that are shown.
 const MAX_EVENTS: usize = 1000;
-
-/// Lines that are shown of equal events in a row.
 const MAX_STORIES_SHOWN: usize = 50;
+
+/// Events that are shown each by itself; the link to the JSON has all.
+const MAX_RAW_SHOWN: usize = 500;
 
 /// Lines of the last words; more are not kept unless the file says so.
 const MAX_WORDS: usize = 40;
@@ -95,7 +96,8 @@ impl Detail {
         let node = &scene.snapshot.supervisors[place];
         let (name, control) = (&node.view.supervisor, scene.control_of(node));
         let is_meant = |id: &str, label: &str| child.is_none_or(|child| child == id || child == label);
-        let filter = HistoryFilter { child: child.map(str::to_owned), limit: Some(MAX_EVENTS), ..Default::default() };
+        let limit = Some(if is_raw { MAX_RAW_SHOWN } else { MAX_EVENTS });
+        let filter = HistoryFilter { child: child.map(str::to_owned), limit, ..Default::default() };
         let history = control.restart_history(&name.supervisor, &filter).ok();
         let (events, events_more) = history.as_ref().map(|page| event_rows(scene, page, is_raw)).unwrap_or_default();
         let causes = control.causes(&name.supervisor, child).map(|page| page.causes).unwrap_or_default();
@@ -130,11 +132,9 @@ impl Detail {
             causes: causes.iter().take(MAX_CAUSES_SHOWN).map(|cause| cause_row(scene, cause)).collect(),
             causes_more: causes.len().saturating_sub(MAX_CAUSES_SHOWN),
             events_kept: history.as_ref().map_or_else(String::new, |page| {
-                format!(
-                    "{} of at most {} kept",
-                    page.total - page.evicted,
-                    count(page.capacity as u64, "event", "events")
-                )
+                let of = child.map_or_else(String::new, |_| format!(" of {}", line(&name.supervisor)));
+                let most = count(page.capacity as u64, "event", "events");
+                format!("{} of at most {most}{of} kept", page.total - page.evicted)
             }),
             events,
             events_more,
@@ -158,7 +158,7 @@ fn cause_row(scene: &Scene<'_>, cause: &Cause) -> CauseRow {
 fn event_rows(scene: &Scene<'_>, page: &HistoryPage, is_raw: bool) -> (Vec<EventRow>, bool) {
     if is_raw {
         let rows = page.events.iter().map(|entry| event_row(scene, entry)).collect();
-        return (rows, page.events.len() == MAX_EVENTS);
+        return (rows, page.events.len() == MAX_RAW_SHOWN);
     }
     let told = stories(&page.events, HistoryEntry::told);
     // Older events may have been of the oldest story of a child, too; it keeps its key while these leave.

@@ -295,7 +295,8 @@ fn supervisor_exit(reason: &SupervisorExit) -> (&'static str, String) {
 }
 
 pub(super) fn budget(node: &Node) -> Option<Budget> {
-    let config = node.view.config.as_ref()?;
+    // What is left of one that is down is left to nobody.
+    let config = node.view.config.as_ref().filter(|_| node.view.up)?;
     let (max, seconds) = (config.max_restarts?, config.max_seconds?);
     let left = node.view.restarts_left?;
     let used = max.saturating_sub(left);
@@ -304,8 +305,8 @@ pub(super) fn budget(node: &Node) -> Option<Budget> {
 }
 
 fn action(node: &Node, child: &ChildView) -> Option<Action> {
-    // A supervisor of a node takes no orders of ours.
-    let supervisor = Some(&node.view.supervisor).filter(|name| name.node.is_none())?;
+    // One of a node takes no orders of ours, and one that is down none at all.
+    let supervisor = Some(&node.view.supervisor).filter(|name| name.node.is_none() && node.view.up)?;
     let is_dynamic = child.child.dynamic;
     // The children of a dynamic supervisor have no ids to be found by, and none of them is stopped and kept.
     let (verb, route, target) = match (child.state, &child.pid) {

@@ -252,6 +252,20 @@ async fn orders_are_given_where_the_admin_api_is_on() {
     exporter.shutdown().await;
 }
 
+// Who gave up has no budget left, however long ago its restarts were, and takes no orders: neither is offered.
+#[tokio::test]
+async fn a_supervisor_that_gave_up_is_offered_nothing() {
+    let (exporter, address) = listening(Exporter::builder().admin_api(true)).await;
+    let child = ChildSpec::task("worker", |_stop| async { Err("no disk") });
+    exporter.supervise(Supervisor::new("top").max_restarts(2).child(child)).await.unwrap().wait().await;
+    for path in ["/", "/?supervisor=top"] {
+        let page = get(address, path).await.body;
+        assert!(page.contains("Nothing: top gave up"), "{page}");
+        assert!(!page.contains("restarts left") && !page.contains("<form method=\"post\""), "{page}");
+    }
+    exporter.shutdown().await;
+}
+
 // Nothing is fetched from elsewhere and nothing stands inline: the policy says so, and the page obeys it.
 #[tokio::test]
 async fn the_page_obeys_a_strict_policy() {
