@@ -1,6 +1,8 @@
 //! The history on the page: equal deaths in a row are told once, and each can be seen.
 
-use super::{Browser, looping};
+use restart_exporter::Exporter;
+
+use super::{Browser, looping, looping_with};
 
 const TIMES: &str = "table.history a[title]";
 
@@ -39,5 +41,20 @@ async fn equal_deaths_are_one_line_and_each_can_be_seen() {
         .await;
     browser.wait_for("document.querySelectorAll('table.history tbody tr').length === 1").await;
     assert_eq!(browser.text(TIMES).await, "8×");
+    exporter.shutdown().await;
+}
+
+// The oldest events leave as new ones come: what is left of the loop is still that line, and says that there were more.
+#[tokio::test]
+async fn a_line_stays_while_older_events_leave() {
+    let (exporter, url, crashes) = looping_with(Exporter::builder().history_capacity(8)).await;
+    let mut browser = Browser::start(1280, 720).await;
+    browser.open(&format!("{url}?supervisor=workers")).await;
+    browser.wait_for("document.getElementById('live').className === 'live on'").await;
+    browser.eval("document.querySelector('table.history tbody tr').same = true").await;
+    crashes.add_permits(3);
+    browser.wait_for("document.querySelector('tr.supervisor .day').innerText === '9'").await;
+    assert_eq!(browser.text(TIMES).await, "≥ 4×");
+    assert_eq!(browser.eval("document.querySelector('table.history tbody tr').same").await, true, "another line");
     exporter.shutdown().await;
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::world::{Events, Running, crasher, exchange, get, listening};
+use crate::world::{Events, Running, crasher, exchange, get, listening, request_unix};
 use chromium::Browser;
 
 /// A supervisor whose child `mailer` has died as often as makes a loop, and dies again for each permit.
@@ -45,7 +45,10 @@ const DEATHS: &str = "tr.child .day";
 // and on a phone.
 #[tokio::test]
 async fn the_looping_child_is_on_the_first_screen() {
-    let demo = Running::start(&["demo"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let demo = Running::start(&["demo", &format!("--web.listen-address=unix:{}", socket.display())]).await;
+    assert_eq!(request_unix(&socket, "POST", "/api/v1/marks?text=deploy+v1.8.2").await.unwrap().status, 200);
     let url = format!("http://{}/", demo.address);
     let mut browser = Browser::start(1280, 720).await;
     browser.open(&url).await;
@@ -57,9 +60,15 @@ async fn the_looping_child_is_on_the_first_screen() {
         let fits = browser.eval("document.documentElement.scrollWidth <= innerWidth").await;
         assert_eq!(fits, true, "wider than the window at {width}x{height}");
         let words = browser.eval("[...document.querySelectorAll('#lead dt')].map((e) => e.innerText)").await;
-        assert_eq!(words, json!(["since", "why", "up", "who else", "budget", "next", "type"]));
+        assert_eq!(words, json!(["since", "before", "why", "up", "who else", "budget", "next", "type"]));
         let lead = browser.text("#lead").await;
-        for part in ["heartbeat", "upstream closed the connection", "of 1000 restarts left", "restart_exporter why"] {
+        for part in [
+            "heartbeat",
+            "mark “deploy v1.8.2”",
+            "upstream closed the connection",
+            "of 1000 restarts left",
+            "restart_exporter why",
+        ] {
             assert!(lead.contains(part), "{part:?} is not in {lead:?}");
         }
     }

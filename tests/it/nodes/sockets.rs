@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use restart_exporter::beam::frame::Reader;
+use restart_exporter::supervisor::{ChildSpec, Supervisor};
 use restart_exporter::{Error, Exporter};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -244,4 +245,28 @@ async fn a_silent_agent_is_disconnected() {
     let silent = async { while answer(&mut stream).await.is_some() {} };
     tokio::time::timeout(Duration::from_secs(60), silent).await.unwrap();
     assert_eq!(limit(&exporter, "node_silence"), 1.0);
+}
+
+// Names and process ids are those of a node, and two nodes may have the same: who asks on a node is answered of that node, and
+// an order to it reaches nobody here.
+#[tokio::test]
+async fn each_node_answers_for_its_own() {
+    let (exporter, address) = hearing().await;
+    let _nodes = (looping_node(address, "app@one", "on one").await, looping_node(address, "app@two", "on two").await);
+    let child = ChildSpec::task("a", |stop| async move { stop.stopped().await });
+    exporter.supervise(Supervisor::new("sup").child(child)).await.unwrap();
+    let control = exporter.control();
+    for (node, detail) in [("app@one", "on one"), ("app@two", "on two")] {
+        let on_node = control.on(Some(node));
+        for supervisor in ["sup", "<0.100.0>"] {
+            let causes = on_node.causes(supervisor, None).unwrap().causes;
+            let said = causes[0].sample.event.reason().unwrap().detail();
+            assert_eq!((causes.len(), said.as_deref()), (1, Some(detail)), "{supervisor} on {node}");
+        }
+        let ordered = on_node.terminate_child("sup", "a").await;
+        assert_eq!(ordered, Err(restart_exporter::control::Error::NotFound("sup".into())));
+    }
+    assert_eq!(control.causes("sup", None).unwrap().causes, []);
+    control.terminate_child("sup", "a").await.unwrap();
+    exporter.shutdown().await;
 }
