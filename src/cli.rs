@@ -55,7 +55,7 @@ pub(crate) enum Command {
     Why {
         /// The child, `CHILD` or `SUPERVISOR/CHILD`
         child: String,
-        /// The Erlang node of its supervisor, where two have one name
+        /// The Erlang node of its supervisor, where two have one name; without it one of the exporter's own goes first
         #[arg(long, value_name = "NODE")]
         node: Option<String>,
         #[command(flatten)]
@@ -115,7 +115,7 @@ pub(crate) struct HistoryArgs {
     /// The supervisor, by name or id
     pub(crate) supervisor: String,
 
-    /// The Erlang node of the supervisor, where two have one name
+    /// The Erlang node of the supervisor, where two have one name; without it one of the exporter's own goes first
     #[arg(long, value_name = "NODE")]
     pub(crate) node: Option<String>,
 

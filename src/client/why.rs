@@ -33,7 +33,8 @@ pub(super) async fn run(
     let mut supervisors: Vec<Supervisor> = shape(client, &answer)?;
     supervisors.retain(|one| node.is_none() || one.node.as_deref() == node);
     let is_child = supervisors.iter().any(|one| one.children.iter().any(|child| is_it(one, child, wanted)));
-    let called_so: Vec<&Supervisor> = supervisors.iter().filter(|one| !is_child && one.name == wanted).collect();
+    let mut called_so: Vec<&Supervisor> = supervisors.iter().filter(|one| !is_child && one.name == wanted).collect();
+    called_so.dedup_by(|later, one| is_own(one, later));
     match called_so[..] {
         [] => {}
         [supervisor] => return of_supervisor(client, screen, json, supervisor, answer.now).await,
@@ -87,6 +88,11 @@ fn is_it(supervisor: &Supervisor, child: &Child, wanted: &str) -> bool {
         || wanted.strip_suffix(&child.id).and_then(|rest| rest.strip_suffix('/')) == Some(&supervisor.name)
 }
 
+/// Does the first one live in the exporter's own process and have the name of the other?
+fn is_own(one: &Supervisor, other: &Supervisor) -> bool {
+    one.node.is_none() && one.name == other.name
+}
+
 /// Nothing is guessed.
 fn which(wanted: &str, names: impl Iterator<Item = String>) -> Failure {
     Failure::Refused(format!("{wanted:?} may be {}: which?", names.collect::<Vec<_>>().join(", ")))
@@ -117,6 +123,8 @@ async fn find<'a>(client: &Client, supervisors: &'a [Supervisor], wanted: &str) 
             }
         }
     }
+    // As in all questions, one of the exporter's own goes before one of the same name on a node; it is listed before.
+    found.dedup_by(|later, one| is_own(one.supervisor, later.supervisor) && one.id == later.id);
     if found.len() > 1 {
         return Err(which(wanted, found.iter().map(Subject::name)));
     }

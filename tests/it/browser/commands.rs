@@ -12,7 +12,9 @@ use crate::world::{BINARY, Events, listening};
 use restart_exporter::event::EventKind;
 
 /// Names as an attacker, or a person in a hurry, may choose them.
-const NAMES: [&str; 5] = [
+const NAMES: [&str; 6] = [
+    // On the node there is one as well.
+    "sup",
     "plain",
     "it's; touch owned $(touch owned) `touch owned` \"quoted\" \\",
     "--json",
