@@ -17,6 +17,7 @@ use restart_exporter::supervisor::{Supervisor, flush_output, reap_orphans};
 use restart_exporter::{Error, Exporter, beam, config};
 
 use crate::cli::{Ask, Cli, Command, ListenAddress, ServeArgs};
+use crate::signals::Hangups;
 use crate::sockets::Passed;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -172,18 +173,20 @@ async fn listen_for_nodes(exporter: &Exporter, args: &ServeArgs) -> Result<(), E
 
 async fn supervise(exporter: &Exporter, tree: Tree) -> Result<(), BoxError> {
     match tree {
-        Tree::Nothing => signals::on_hangup(|| async { tracing::info!("SIGHUP: there is no file to reload") })?,
+        Tree::Nothing => Hangups::hear()?.act(|| async { tracing::info!("SIGHUP: there is no file to reload") }),
         Tree::Demo => demo::supervise(exporter).await?,
         Tree::File(path, supervisors) => {
+            // Before the first child starts, which may take long.
+            let hangups = Hangups::hear()?;
             for supervisor in supervisors {
                 exporter.supervise(supervisor).await?;
             }
             let reloader = exporter.on_reload(move || config::load(&path).map_err(|error| error.to_string()));
-            signals::on_hangup(move || {
+            hangups.act(move || {
                 let reloader = reloader.clone();
                 // The outcome has been logged.
                 async move { drop(reloader.reload().await) }
-            })?;
+            });
         }
     }
     Ok(())

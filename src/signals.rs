@@ -25,15 +25,23 @@ pub(crate) fn stop() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Does something at each SIGHUP from now on, one after the other.
-pub(crate) fn on_hangup<F: Future<Output = ()> + Send>(mut act: impl FnMut() -> F + Send + 'static) -> io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            act().await;
-        }
-    });
-    Ok(())
+/// SIGHUPs from now on. Before, one ends the program, and leaves its children behind.
+pub(crate) struct Hangups(Signal);
+
+impl Hangups {
+    /// Hears them, and forgets none until something is done.
+    pub(crate) fn hear() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// Does something at each, one after the other.
+    pub(crate) fn act<F: Future<Output = ()> + Send>(mut self, mut act: impl FnMut() -> F + Send + 'static) {
+        tokio::spawn(async move {
+            while self.0.recv().await.is_some() {
+                act().await;
+            }
+        });
+    }
 }
 
 struct StopSignals {

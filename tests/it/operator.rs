@@ -234,6 +234,24 @@ async fn a_reload_touches_only_what_changed() {
     assert_eq!(exporter.get("/-/ready").await.status, 200, "the program goes on");
 }
 
+// A reload that is asked for while the children still start is done when they have, and ends nothing.
+#[tokio::test]
+async fn a_reload_is_not_lost_while_children_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let go = directory.path().join("go");
+    let slow = format!(
+        "[[supervisor]]\nname = \"top\"\n[[supervisor.child]]\nid = \"slow\"\ncommand = [\"sleep\", \"1000\"]\n\
+         ready = {{ exec = [\"test\", \"-e\", \"{}\"], interval = \"10ms\" }}\n",
+        go.display()
+    );
+    let mut exporter = Running::file_unready(directory.path(), &slow).await;
+    until("the start", async || (exporter.data("/api/v1/supervisors").await[0]["name"] == "top").then_some(())).await;
+    std::fs::write(directory.path().join("tree.toml"), slow.replace("1000", "2000")).unwrap();
+    exporter.signal(Signal::HUP);
+    std::fs::write(go, "").unwrap();
+    exporter.line_with("changed=\"[\\\"top/slow\\\"]\"").await;
+}
+
 // A broken file changes nothing and says why.
 #[tokio::test]
 async fn a_broken_file_changes_nothing() {
