@@ -3,6 +3,8 @@
 //! The page tells what the store has, commands what the API sends, so the events may be of any type; what has to be known of
 //! one is [`Told`].
 
+use std::collections::HashSet;
+
 use super::history::{EventType, Fact, HistoryEntry};
 use crate::event::{Action, ExitReason, RestartCause};
 
@@ -49,6 +51,8 @@ pub struct Story<'a, E> {
     pub oldest: &'a E,
     /// How many.
     pub times: u64,
+    /// Is it the oldest story of its child? Then events that are older than all that were told may belong to it as well.
+    pub is_oldest: bool,
 }
 
 // === impl Story ===
@@ -56,7 +60,11 @@ pub struct Story<'a, E> {
 impl<'a, E> Story<'a, E> {
     /// An event by itself.
     pub fn of(event: &'a E) -> Self {
-        Self { newest: Telling { event, restart: None }, oldest: event, times: 1 }
+        Self::told(Telling { event, restart: None })
+    }
+
+    fn told(newest: Telling<'a, E>) -> Self {
+        Self { oldest: newest.event, newest, times: 1, is_oldest: false }
     }
 }
 
@@ -81,10 +89,14 @@ pub fn stories<'a, E, W: PartialEq>(events: &'a [E], told: impl Fn(&'a E) -> Tol
             }
             (None, Some((place, restart))) => {
                 let newest = Telling { event, restart: Some(restart) };
-                stories.insert(place, (of, Story { newest, oldest: event, times: 1 }));
+                stories.insert(place, (of, Story::told(newest)));
             }
             (None, None) => stories.push((of, Story::of(event))),
         }
+    }
+    let mut children = HashSet::new();
+    for (told, story) in stories.iter_mut().rev() {
+        story.is_oldest = told.child.is_some_and(|child| children.insert(child));
     }
     stories.into_iter().map(|(_, story)| story).collect()
 }
@@ -137,8 +149,9 @@ mod tests {
             Told { child: event.get(..1).filter(|child| *child != "|"), part, words: event.get(2..) }
         });
         let line = |story: &Story<'_, &str>| {
+            let oldest = if story.is_oldest { "^" } else { "" };
             let times = if story.times > 1 { format!("{}*", story.times) } else { String::new() };
-            format!("{times}{}{}", story.newest.event, if story.newest.restart.is_some() { "+" } else { "" })
+            format!("{oldest}{times}{}{}", story.newest.event, if story.newest.restart.is_some() { "+" } else { "" })
         };
         stories.iter().rev().map(line).collect::<Vec<_>>().join(" ")
     }
@@ -147,16 +160,16 @@ mod tests {
     #[test]
     fn equal_deaths_in_a_row_are_one_story() {
         for (events, expected) in [
-            ("a!x a+ a!x a+ a!x a+", "3*a!x+"),
-            ("a!x a+ a!x a+ a!y a+ a!x a+", "2*a!x+ a!y+ a!x+"),
-            ("a!x b!x a!x b!x", "2*a!x 2*b!x"),
-            ("a!x b!y a+ b+ a!x b!y a+ b+", "2*a!x+ 2*b!y+"),
+            ("a!x a+ a!x a+ a!x a+", "^3*a!x+"),
+            ("a!x a+ a!x a+ a!y a+ a!x a+", "^2*a!x+ a!y+ a!x+"),
+            ("a!x b!x a!x b!x", "^2*a!x ^2*b!x"),
+            ("a!x b!y a+ b+ a!x b!y a+ b+", "^2*a!x+ ^2*b!y+"),
             // The newest death is of the loop, though the child does not run again yet.
-            ("a!x a+ a!x a+ a!x", "3*a!x"),
+            ("a!x a+ a!x a+ a!x", "^3*a!x"),
             // What belongs to no child parts what was before it from what came after it.
-            ("a!x a+ | a!x a+", "a!x+ | a!x+"),
+            ("a!x a+ | a!x a+", "^a!x+ | a!x+"),
             // A restart whose death is not there is told alone.
-            ("b+ a+ a!x a+", "b+ a+ a!x+"),
+            ("b+ a+ a!x a+", "^b+ ^a+ a!x+"),
         ] {
             assert_eq!(tell(events), expected, "{events}");
         }

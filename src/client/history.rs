@@ -38,8 +38,9 @@ pub(super) async fn run(
     }
     let stories =
         if args.raw { history.events.iter().map(Story::of).collect() } else { stories(&history.events, told) };
+    let has_older = history.evicted > 0 || history.events.len() == args.limit as usize;
     for story in &stories {
-        screen.line(&line(story));
+        screen.line(&line(story, has_older));
     }
     if history.evicted > 0 && stories.len() as u64 + history.evicted >= history.total {
         screen.line(&format!("({} older events are not kept)", history.evicted));
@@ -65,7 +66,8 @@ fn is_death(event: &Event) -> bool {
     event.event_type == "terminated" || event.event_type == "start_error"
 }
 
-fn line(story: &Story<'_, Event>) -> String {
+/// With events that are older than all that are told.
+fn line(story: &Story<'_, Event>, has_older: bool) -> String {
     let Telling { event, restart } = story.newest;
     let mut line = clock(event.timestamp);
     if event.event_type == "mark" {
@@ -75,7 +77,8 @@ fn line(story: &Story<'_, Event>) -> String {
         line += &format!("  {}", plain(child));
     }
     if story.times > 1 {
-        line += &format!("  ×{}", story.times);
+        let least = if story.is_oldest && has_older { "≥" } else { "" };
+        line += &format!("  {least}×{}", story.times);
     }
     let words = if event.last_output.is_some() && is_death(event) { brief(event) } else { what(event) };
     line += &format!("  {}", plain(&words));
@@ -138,12 +141,13 @@ mod tests {
             events.push(event(2 * id + 1, "restarted", "api", ""));
         }
         events.reverse();
-        let told: Vec<_> = stories(&events, told).iter().map(|story| (story.times, line(story))).collect();
+        let told: Vec<_> = stories(&events, told).iter().map(|story| (story.times, line(story, true))).collect();
         assert_eq!(told.iter().map(|(times, _)| *times).collect::<Vec<_>>(), [5, 1, 4]);
         assert_eq!(
             told[0].1,
             "1970-01-01 00:00:18Z  api  ×5  ended with exit code 1, ran 400ms → runs again after 5ms \
              (first 1970-01-01 00:00:10Z)"
         );
+        assert!(told[2].1.starts_with("1970-01-01 00:00:06Z  api  ≥×4  "), "{}", told[2].1);
     }
 }

@@ -1,6 +1,5 @@
 //! One supervisor: its children, what they died of, what happened, how often.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use askama::Template;
@@ -161,39 +160,24 @@ fn event_rows(scene: &Scene<'_>, page: &HistoryPage, is_raw: bool) -> (Vec<Event
         return (rows, page.events.len() == MAX_RAW_SHOWN);
     }
     let told = stories(&page.events, HistoryEntry::told);
-    // Older events may have been of the oldest story of a child, too; it keeps its key while these leave.
-    let mut rows: Vec<EventRow> = Vec::new();
-    let mut children = HashSet::new();
-    for (place, story) in told.iter().enumerate().rev() {
-        let child = story.oldest.event.child.as_ref().map(|child| &*child.id);
-        let is_oldest = child.is_some_and(|child| children.insert(child));
-        let is_open = is_oldest && (page.evicted > 0 || page.events.len() == MAX_EVENTS);
-        if place < MAX_STORIES_SHOWN {
-            rows.push(story_row(scene, &page.supervisor, story, is_oldest, is_open));
-        }
-    }
-    rows.reverse();
-    (rows, told.len() > MAX_STORIES_SHOWN || page.events.len() == MAX_EVENTS)
+    let has_older = page.evicted > 0 || page.events.len() == MAX_EVENTS;
+    let rows = told.iter().take(MAX_STORIES_SHOWN).map(|story| story_row(scene, &page.supervisor, story, has_older));
+    (rows.collect(), told.len() > MAX_STORIES_SHOWN || page.events.len() == MAX_EVENTS)
 }
 
-fn story_row(
-    scene: &Scene<'_>,
-    supervisor: &Name,
-    story: &Story<'_, HistoryEntry>,
-    is_oldest: bool,
-    is_open: bool,
-) -> EventRow {
+fn story_row(scene: &Scene<'_>, supervisor: &Name, story: &Story<'_, HistoryEntry>, has_older: bool) -> EventRow {
     let mut row = event_row(scene, story.newest.event);
     let child = story.oldest.event.child.as_ref().map(|child| &*child.id);
+    // The oldest one loses events while it gains others.
     row.key = match child {
-        Some(child) if is_oldest => format!("oldest of {child}"),
+        Some(child) if story.is_oldest => format!("oldest of {child}"),
         _ => key(story.oldest),
     };
     if let Some(Fact::Restarted { downtime_ms: Some(down), .. }) = story.newest.restart.map(|entry| &entry.event.fact) {
         row.more.push(format!("up again after {}", duration(*down)));
     }
     if story.times > 1 {
-        let least = if is_open { "≥ " } else { "" };
+        let least = if story.is_oldest && has_older { "≥ " } else { "" };
         row.times = Some((format!("{least}{}×", story.times), format!("{}&raw=", href(supervisor, child))));
         row.first = Some(scene.moment(story.oldest.event.timestamp));
     }
