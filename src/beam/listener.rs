@@ -222,6 +222,7 @@ async fn hello<R: AsyncRead + Unpin>(
     let welcomed = shared.nodes.hello(&hello, number, now(), &mut |event| shared.telemetry.execute(event))?;
     let Hello { agent, otp, elixir, labels, .. } = &hello;
     let labels = labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",");
+    let labels = (!labels.is_empty()).then_some(labels);
     tracing::info!(node = &*welcomed.name, peer, %agent, %otp, elixir = elixir.as_deref(), labels, "node connected");
     Ok(welcomed)
 }

@@ -1,8 +1,11 @@
 //! How the agent is started and stopped, whom it lets in, and what it does not give away.
 
 use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use super::world::{Exporter, NodeBuilder};
+use crate::world::run_to_end;
 
 // One line in a tree; the address from the environment.
 #[tokio::test]
@@ -18,6 +21,40 @@ async fn one_line_in_a_supervision_tree_starts_it() {
     node.check("for {id, _} <- :logger.get_primary_config().filters, id != :process_level, do: id", "[]").await;
     node.check(":logger.get_module_level()", "[]").await;
     exporter.counts("restart_exporter_node_up", &[], 0.0).await;
+}
+
+// As the README has it: the agent's file in src/ of a project that mix made, one line in its tree, a release of it.
+#[tokio::test]
+async fn a_release_of_a_mix_project_is_watched() {
+    let exporter = Exporter::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let project = directory.path().join("my_app");
+    mix(directory.path(), &["new", "my_app", "--sup"]);
+    fs::create_dir(project.join("src")).unwrap();
+    fs::write(project.join("src/restart_agent.erl"), run_to_end(&["beam-agent"]).stdout).unwrap();
+    let application = project.join("lib/my_app/application.ex");
+    let (source, begin) = (fs::read_to_string(&application).unwrap(), "children = [");
+    assert!(source.contains(begin), "{source}");
+    let children = format!(
+        "{begin}
+         {{:restart_agent, address: \"{}\"}},
+         %{{id: :mailer, start: {{Agent, :start_link, [fn -> 0 end, [name: :mailer]]}}}},
+         {{Task, fn -> Agent.stop(:mailer, :boom) end}},",
+        exporter.address()
+    );
+    fs::write(&application, source.replacen(begin, &children, 1)).unwrap();
+    mix(&project, &["release", "--quiet"]);
+    let mut release = tokio::process::Command::new(project.join("_build/prod/rel/my_app/bin/my_app"));
+    release.arg("start").env("RELEASE_DISTRIBUTION", "none").stdout(Stdio::null()).kill_on_drop(true);
+    let mut release = release.spawn().unwrap();
+    exporter.history_is("MyApp.Supervisor", &["terminated mailer error", "restarted mailer failure"]).await;
+    release.kill().await.unwrap();
+}
+
+fn mix(directory: &Path, arguments: &[&str]) {
+    let output = Command::new("mix").args(arguments).current_dir(directory).env("MIX_ENV", "prod").output();
+    let output = output.unwrap_or_else(|error| panic!("mix cannot be run, install Elixir: {error}"));
+    assert!(output.status.success(), "mix {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 // A node whose code must not be touched can be watched as well, by its command line; the application environment says where, too.
