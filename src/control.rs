@@ -130,6 +130,11 @@ impl Control {
         self.analytics.supervisors()
     }
 
+    /// Supervisors that are counted together; see [`Analytics::overflowed`].
+    pub fn overflowed(&self) -> usize {
+        self.analytics.overflowed()
+    }
+
     /// Starts a child that does not run.
     ///
     /// # Errors

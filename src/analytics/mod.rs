@@ -251,6 +251,11 @@ impl Analytics {
         self.shared.records.rows().iter().map(|row| row.state.view(now)).collect()
     }
 
+    /// Supervisors that live and share [`OTHER`](registry::OTHER), because there are more than are kept apart.
+    pub fn overflowed(&self) -> usize {
+        self.shared.records.overflowed()
+    }
+
     fn get(&self, name: &str) -> Result<Arc<Record>, NotFound> {
         self.find(name).ok_or_else(|| NotFound(name.to_owned()))
     }

@@ -1,7 +1,8 @@
 //! `status`: everything that is supervised, trouble first.
 
 use restart_exporter::analytics::Health;
-use restart_exporter::wire::{Child, Supervisor};
+use restart_exporter::analytics::registry::OTHER;
+use restart_exporter::wire::{Child, Stats, Supervisor};
 
 use super::http::Client;
 use super::screen::{self, Screen, Table, named};
@@ -28,6 +29,14 @@ pub(super) async fn run(
         screen.line(client.data(&answer)?);
     } else {
         show(screen, &supervisors, answer.now, all || supervisor.is_some());
+        if supervisor.is_none() {
+            let stats: Stats = shape(client, &client.get("stats", &[]).await?)?;
+            let apart = stats.supervisor_stats.iter().filter(|one| one.supervisor_name != OTHER || one.node.is_some());
+            let beyond = stats.total_supervisors.saturating_sub(apart.count() as u64);
+            if beyond > 0 {
+                screen.line(&format!("({beyond} beyond --series.max-supervisors are counted together as {OTHER})"));
+            }
+        }
     }
     let children = supervisors.iter().flat_map(|one| &one.children).map(|child| &child.health);
     let is_trouble = |word: &str| screen::health(word) <= Health::Failed;

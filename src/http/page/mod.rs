@@ -18,7 +18,7 @@ use hyper::{Request, StatusCode};
 use super::App;
 use super::respond::{self, Reply};
 use super::router::Query;
-use crate::analytics::registry::Name;
+use crate::analytics::registry::{Name, OTHER};
 use crate::analytics::{ChildView, Health};
 use detail::Detail;
 use lead::Lead;
@@ -27,7 +27,7 @@ use snapshot::{Node, Snapshot, is_trouble};
 pub(crate) use text::Visible;
 pub(super) use text::is_unseen;
 use text::{clock, count, line};
-use view::{Group, Link, Run, Said, Scene, Words, supervisor_link};
+use view::{Group, Link, Run, Said, Scene, Words, href, supervisor_link};
 
 /// Supervisors in trouble that are shown before somebody asks for all.
 const MAX_GROUPS: usize = 20;
@@ -73,6 +73,8 @@ struct Overview {
     lead: Option<Lead>,
     groups: Vec<Group>,
     more: usize,
+    /// Supervisors that are counted together: so many, and where their history is.
+    together: Option<(String, String)>,
     /// `1000 supervisors, 10000 children`
     size: String,
     healthy: Vec<Link>,
@@ -182,6 +184,12 @@ fn title(snapshot: &Snapshot) -> String {
     if words.is_empty() { "restart_exporter".into() } else { format!("{} – restart_exporter", words.join(", ")) }
 }
 
+/// Nothing is shown of those beyond the limit, so that there are any has to be said.
+fn together(supervisors: u64) -> Option<(String, String)> {
+    let other = Name { supervisor: OTHER.into(), node: None };
+    (supervisors > 0).then(|| (count(supervisors, "supervisor", "supervisors"), href(&other, None)))
+}
+
 fn overview(scene: &Scene<'_>, filter: &str, shows_all: bool) -> Overview {
     let snapshot = scene.snapshot;
     let needle = filter.to_lowercase();
@@ -226,6 +234,7 @@ fn overview(scene: &Scene<'_>, filter: &str, shows_all: bool) -> Overview {
         lead: snapshot.troubles.iter().find(is_lead).map(|place| scene.lead(*place)),
         groups,
         more,
+        together: together(scene.control.overflowed() as u64),
         size: format!("{}, {}", count(supervisors, "supervisor", "supervisors"), count(children, "child", "children")),
         healthy_more: healthy.len().saturating_sub(MAX_HEALTHY),
         healthy: healthy.iter().take(MAX_HEALTHY).map(|place| supervisor_link(&snapshot.supervisors[*place])).collect(),

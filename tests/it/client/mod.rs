@@ -153,6 +153,24 @@ async fn status_shows_trouble_first_and_says_by_its_exit_status_whether_there_is
     exporter.shutdown().await;
 }
 
+// What is beyond the limit has no line of its own, so that there is any is said: here and on the page.
+#[tokio::test]
+async fn supervisors_beyond_the_limit_are_not_passed_over() {
+    let (exporter, address) = listening(Exporter::builder().max_supervisors(1)).await;
+    for name in ["one", "two", "three"] {
+        exporter.supervise(Supervisor::new(name)).await.unwrap();
+    }
+    let ended = run(&["status", &format!("--url=http://{address}")]).await;
+    let last = ended.stdout.lines().last().unwrap();
+    assert_eq!(last, "(2 beyond --series.max-supervisors are counted together as _other)");
+    let page = crate::world::get(address, "/").await.body;
+    let link = "2 supervisors beyond <code>--series.max-supervisors</code> counted together: \
+                <a href=\"api/v1/history?supervisor=_other\">";
+    assert!(page.contains(link), "{page}");
+    assert_eq!(crate::world::get(address, "/api/v1/history?supervisor=_other").await.status, 200);
+    exporter.shutdown().await;
+}
+
 // Equal deaths in a row are one line; `--raw` shows each event; a mark stands where it was made.
 #[tokio::test]
 async fn history_tells_equal_deaths_once() {
