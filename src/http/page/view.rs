@@ -47,6 +47,8 @@ pub(super) struct Link {
 pub(super) enum Run {
     /// Up since then, in Unix milliseconds, and so long.
     Up(u64, String),
+    /// Up since before it was known.
+    UpBefore,
     /// Started again then, and so long from now.
     Next(u64, String),
     /// About to be started.
@@ -146,9 +148,10 @@ impl Scene<'_> {
     }
 
     pub(super) fn run_of(&self, node: &Node) -> Run {
-        match node.view.uptime.filter(|_| node.view.up).map(millis) {
+        match node.view.uptime.map(millis) {
+            _ if !node.view.up => Run::Down,
             Some(uptime) => Run::Up(self.snapshot.at.saturating_sub(uptime), duration(uptime)),
-            None => Run::Down,
+            None => Run::UpBefore,
         }
     }
 

@@ -30,6 +30,10 @@ async fn supervisors_of_one_name_are_told_apart() {
         .eval("[...document.querySelectorAll('tr.supervisor .names > span:nth-child(2)')].map((e) => e.innerText)")
         .await;
     assert_eq!(tree, json!(["sup", "sup on app@one", "sup on app@two"]));
+    // Since when those run that were found running nobody knows.
+    let up = browser.eval("[...document.querySelectorAll('tr.supervisor .up')].map((e) => e.innerText)").await;
+    assert_eq!((&up[1], &up[2]), (&"up".into(), &"up".into()), "{up}");
+    assert!(up[0].as_str().unwrap().ends_with(" s"), "{up}");
     let whys = "[...document.querySelectorAll('tr.child .why .reason')].map((e) => e.innerText)";
     assert_eq!(browser.eval(whys).await, json!(["SMTP 421", "died on one", "died on two"]));
     assert_eq!(browser.eval("document.querySelectorAll('tr.child .act').length").await, 1);
