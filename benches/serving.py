@@ -10,11 +10,17 @@ PEERS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "peers")
 TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(PEERS, "target"))
 
 
+def on_core(core):
+    """What makes a new process stay on a core; nothing on a machine that has too few."""
+    cores = sorted(os.sched_getaffinity(0))
+    return None if core is None or core >= len(cores) else lambda: os.sched_setaffinity(0, {cores[core]})
+
+
 @contextlib.contextmanager
-def start(who, supervisors):
-    """Runs a server; gives its address and its process."""
+def start(who, supervisors, core=None):
+    """Runs a server, on one core or on all; gives its address and its process."""
     command = [os.path.join(TARGET, "release", "serve"), who, str(supervisors)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=on_core(core))
     try:
         yield types.SimpleNamespace(address=process.stdout.readline().strip(), pid=process.pid)
     finally:

@@ -47,6 +47,20 @@ pub struct CausesPage {
     pub causes: Vec<Cause>,
 }
 
+/// What a scrape asks of a supervisor, all of one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Levels {
+    /// Children by state, exact however many there are; all 0 for the record of [`OTHER`](super::registry::OTHER), which has no
+    /// children.
+    pub children: ChildCounts,
+    /// Restarts after a failure that the intensity window holds; none if the window is unknown.
+    pub restarts_in_window: Option<u32>,
+    /// Events in the history.
+    pub history_events: u64,
+    /// Events pushed out of the history.
+    pub evicted_events: u64,
+}
+
 /// One supervisor in the statistics of all.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SupervisorStats {

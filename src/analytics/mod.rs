@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use thiserror::Error;
 
-pub use self::answers::{CausesPage, HistoryPage, SupervisorConfig, SupervisorStats, SupervisorView};
+pub use self::answers::{CausesPage, HistoryPage, Levels, SupervisorConfig, SupervisorStats, SupervisorView};
 pub use self::causes::{Cause, MAX_CAUSES};
 pub use self::changes::JUST_BEFORE;
 pub use self::children::{ChildCounts, ChildState, ChildView, MAX_LISTED_DYNAMIC, MINUTES_COUNTED};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-use super::answers::{CausesPage, HistoryPage, SupervisorConfig, SupervisorStats, SupervisorView};
+use super::answers::{CausesPage, HistoryPage, Levels, SupervisorConfig, SupervisorStats, SupervisorView};
 use super::causes::{Cause, Causes};
 use super::children::{ChildCounts, ChildView, Children, Death, End};
 use super::health::Health;
@@ -89,25 +89,15 @@ impl Record {
         &self.name
     }
 
-    /// Children by state, exact however many there are; all 0 for the record of [`OTHER`], which has no children.
-    pub fn child_counts(&self) -> ChildCounts {
-        self.state.lock().children.counts()
-    }
-
-    /// Restarts after a failure that the intensity window holds at `now`; none if the window is unknown.
-    pub fn restarts_in_window(&self, now: Instant) -> Option<u32> {
+    /// What a scrape shows of it.
+    pub fn levels(&self, now: Instant) -> Levels {
         let state = self.state.lock();
-        state.restarts_in_window(state.nanos(now))
-    }
-
-    /// Events in the history.
-    pub fn history_len(&self) -> usize {
-        self.state.lock().history.len()
-    }
-
-    /// Events pushed out of the history.
-    pub fn history_evicted(&self) -> u64 {
-        self.state.lock().history.evicted()
+        Levels {
+            children: state.children.counts(),
+            restarts_in_window: state.restarts_in_window(state.nanos(now)),
+            history_events: state.history.len() as u64,
+            evicted_events: state.history.evicted(),
+        }
     }
 
     /// What the supervisor announced at its last init; none if no init was seen.

@@ -53,7 +53,11 @@ impl Gauge {
     const UNKNOWN: u64 = u64::MAX;
 
     pub(super) fn set(&self, value: Option<u64>) {
-        self.0.store(value.unwrap_or(Self::UNKNOWN), Ordering::Relaxed);
+        let value = value.unwrap_or(Self::UNKNOWN);
+        // A store takes the memory away from other cores, which may be scraped at the same time.
+        if self.0.load(Ordering::Relaxed) != value {
+            self.0.store(value, Ordering::Relaxed);
+        }
     }
 
     /// None if it is not known.

@@ -169,7 +169,7 @@ pub static FAMILIES: &[Family] = &[
     )
     .by(SUPERVISOR),
     gauge("supervisor_history_events", "Events in the bounded history of the supervisor.", Supervisor(|view, out| {
-        view.if_known(&view.row.observed.history_len, out);
+        view.if_known(&view.row.observed.history_events, out);
     }))
     .by(SUPERVISOR),
     gauge(
@@ -180,7 +180,7 @@ pub static FAMILIES: &[Family] = &[
     counter(
         "supervisor_history_evicted_events_total",
         "Events pushed out of the bounded history.",
-        Supervisor(|view, out| view.if_known(&view.row.observed.history_evicted, out)),
+        Supervisor(|view, out| view.if_known(&view.row.observed.evicted_events, out)),
     )
     .by(SUPERVISOR),
     counter(

@@ -73,8 +73,8 @@ pub(super) struct Observed {
     pub(super) running: Gauge,
     pub(super) restarting: Gauge,
     pub(super) stopped: Gauge,
-    pub(super) history_len: Gauge,
-    pub(super) history_evicted: Gauge,
+    pub(super) history_events: Gauge,
+    pub(super) evicted_events: Gauge,
 }
 
 /// The cells of one child label.
@@ -166,14 +166,16 @@ impl SupervisorRow {
         let seen = &self.observed;
         let incarnation = self.incarnation.load();
         let record = incarnation.record.as_deref();
+        let levels = record.map(|record| record.levels(now));
         // A node reports no clean end and no start of a dynamic child: how many children it has is not known from events.
-        let counts = record.filter(|record| record.name().node.is_none()).map(Record::child_counts);
-        seen.restarts_used.set(record.and_then(|record| record.restarts_in_window(now)).map(u64::from));
-        seen.running.set(counts.as_ref().map(|counts| counts.running));
-        seen.restarting.set(counts.as_ref().map(|counts| counts.restarting));
-        seen.stopped.set(counts.as_ref().map(|counts| counts.stopped));
-        seen.history_len.set(record.map(|record| record.history_len() as u64));
-        seen.history_evicted.set(record.map(Record::history_evicted));
+        let is_local = record.is_some_and(|record| record.name().node.is_none());
+        let children = levels.filter(|_| is_local).map(|levels| levels.children);
+        seen.restarts_used.set(levels.and_then(|levels| levels.restarts_in_window).map(u64::from));
+        seen.running.set(children.map(|children| children.running));
+        seen.restarting.set(children.map(|children| children.restarting));
+        seen.stopped.set(children.map(|children| children.stopped));
+        seen.history_events.set(levels.map(|levels| levels.history_events));
+        seen.evicted_events.set(levels.map(|levels| levels.evicted_events));
     }
 
     /// Reads something that stands where every family begins. Read for many rows in a row, with nothing that depends on

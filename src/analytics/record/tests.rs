@@ -116,7 +116,8 @@ fn totals_stay_exact_after_eviction() {
         let stats = record.stats();
         assert_eq!((stats.total_restarts, stats.total_failures, stats.recent_restarts), (5000, 5000, 5));
         assert_eq!(stats.last_restart, Some(BEGIN_MS + 4999));
-        assert_eq!((record.history_len(), record.history_evicted()), (capacity, 10_000 - capacity as u64));
+        let levels = record.levels(story.time(0));
+        assert_eq!((levels.history_events, levels.evicted_events), (capacity as u64, 10_000 - capacity as u64));
         assert_eq!(record.causes(None).causes[0].count, 5000);
         let rate = record.failure_rate(Duration::from_secs(1), story.time(5000));
         assert_eq!((rate.restarts, rate.failures, rate.complete), (1000, 1000, true));
@@ -128,7 +129,7 @@ fn totals_stay_exact_after_eviction() {
 fn the_intensity_window_slides() {
     let (record, story) = record(10);
     let a = child("a", Restart::Permanent);
-    assert_eq!(record.restarts_in_window(story.time(0)), None, "unknown before the init");
+    assert_eq!(record.levels(story.time(0)).restarts_in_window, None, "unknown before the init");
     tell(
         &record,
         &story,
@@ -141,7 +142,7 @@ fn the_intensity_window_slides() {
             (3000, died(&a, 3, boom(), Action::GiveUp)),
         ],
     );
-    let used = |ms| record.restarts_in_window(story.time(ms));
+    let used = |ms| record.levels(story.time(ms)).restarts_in_window;
     assert_eq!([used(3000), used(6000), used(6001), used(7001)], [Some(2), Some(2), Some(1), Some(0)]);
     let next = story.next_incarnation();
     tell(&record, &next, [(3500, init(2, 5))]);
@@ -166,7 +167,7 @@ fn the_view_follows_the_supervisor() {
     tell(&record, &story, [(600, ended(SupervisorExit::Shutdown))]);
     let view = record.view(story.time(700));
     assert_eq!((view.up, view.uptime), (false, None));
-    assert_eq!(record.child_counts(), ChildCounts { stopped: 1, ..Default::default() });
+    assert_eq!(record.levels(story.time(0)).children, ChildCounts { stopped: 1, ..Default::default() });
 }
 
 // In a noisy family the quiet child's last death and its last words stay readable.
@@ -220,7 +221,7 @@ fn the_shared_record_has_no_view() {
     assert_eq!(record.stats().total_failures, 2);
     let view = record.view(begin);
     assert_eq!((view.id, view.config, view.children.len()), (None, None, 0));
-    assert_eq!(record.child_counts(), ChildCounts::default());
+    assert_eq!(record.levels(begin).children, ChildCounts::default());
 }
 
 // Two authors may disagree a little about the time; windows need times that do not go back.

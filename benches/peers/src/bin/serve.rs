@@ -64,7 +64,8 @@ async fn serve_ours(supervisors: usize) {
     exporter.serve(std::future::pending::<()>()).await.unwrap();
 }
 
-#[tokio::main(worker_threads = 2)]
+// As many workers as cores that it may use.
+#[tokio::main]
 async fn main() {
     let mut arguments = std::env::args().skip(1);
     let (who, supervisors) = (arguments.next(), arguments.next().and_then(|number| number.parse().ok()));
