@@ -66,7 +66,7 @@ pub struct Levels {
 pub struct SupervisorStats {
     /// Which.
     pub supervisor: Name,
-    /// Its newest incarnation; none for [`OTHER`].
+    /// Its newest incarnation; none for [`OTHER`](super::registry::OTHER).
     pub id: Option<Pid>,
     /// Restarts ever, whatever their cause.
     pub total_restarts: u64,
