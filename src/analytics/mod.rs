@@ -211,12 +211,13 @@ impl Analytics {
     /// Who died of one [`reason_fingerprint`](Cause::reason_fingerprint) within the [`SLOW_LOOP_WINDOW`] just past, in all
     /// supervisors, most frequent first: also children that are forgotten since, as temporary ones are.
     pub fn died_of(&self, reason: u64) -> Vec<(registry::Name, Cause)> {
-        let now = monotonic_now();
-        let of_record = |row: &registry::Row<Record>| {
-            let causes = row.state.causes_of(reason, SLOW_LOOP_WINDOW, now);
-            causes.into_iter().map(|cause| (row.name.clone(), cause)).collect::<Vec<_>>()
+        let (now, records) = (monotonic_now(), &self.shared.records);
+        let of_record = |record: &Arc<Record>| {
+            let causes = record.causes_of(reason, SLOW_LOOP_WINDOW, now);
+            causes.into_iter().map(|cause| (record.name().clone(), cause)).collect::<Vec<_>>()
         };
-        let mut died: Vec<_> = self.shared.records.rows().iter().flat_map(of_record).collect();
+        let rows = records.rows();
+        let mut died: Vec<_> = rows.iter().map(|row| &row.state).chain(&records.other()).flat_map(of_record).collect();
         died.sort_by_key(|(_, cause)| std::cmp::Reverse(cause.count));
         died
     }

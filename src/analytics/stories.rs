@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use super::history::{EventType, Fact, HistoryEntry};
-use crate::event::{Action, ExitReason, RestartCause};
+use crate::event::RestartCause;
 
 /// Stories that an event may join: so many children may die in turn and still be told in a line each.
 const SIDE_BY_SIDE: usize = 8;
@@ -115,15 +115,14 @@ fn newest_of<W, E>(stories: &[(Told<'_, W>, Story<'_, E>)], child: Option<&str>)
 impl HistoryEntry {
     /// What a line of the history says of it, but for its times.
     pub fn told(&self) -> Told<'_, impl PartialEq> {
-        let (cause, action, count) = match &self.event.fact {
-            Fact::Terminated { decision, .. } => (None, Some(decision.action), 1),
-            Fact::StartError { decision, .. } => (None, decision.map(|decision| decision.action), 1),
-            Fact::Restarted { cause, .. } => (Some(*cause), None, 1),
-            Fact::Aggregated { count, .. } => (None, None, *count),
-            Fact::SupervisorTerminated { .. } | Fact::Mark { .. } => (None, None, 1),
+        let (cause, action, counted) = match &self.event.fact {
+            Fact::Terminated { decision, .. } => (None, Some(decision.action), None),
+            Fact::StartError { decision, .. } => (None, decision.map(|decision| decision.action), None),
+            Fact::Restarted { cause, .. } => (Some(*cause), None, None),
+            Fact::Aggregated { of, count } => (None, None, Some((*of, *count))),
+            Fact::SupervisorTerminated { .. } | Fact::Mark { .. } => (None, None, None),
         };
-        let words: (EventType, Option<&ExitReason>, Option<RestartCause>, Option<Action>, u64) =
-            (self.event.event_type(), self.event.reason(), cause, action, count);
+        let words = (self.event.event_type(), self.event.reason(), cause, action, counted);
         let part = match (self.event.event_type(), cause) {
             (EventType::Terminated | EventType::StartError, _) => Part::Death,
             (_, Some(RestartCause::Failure)) => Part::Recovery,
@@ -135,7 +134,9 @@ impl HistoryEntry {
 
 #[cfg(test)]
 mod tests {
+    use super::super::history::{HistoryEvent, Remains};
     use super::*;
+    use crate::event::{Aggregated, ReasonClass};
 
     /// `a!x` is a death of `a` of `x`, `a+` its restart after that, `|` something of nobody.
     fn tell(events: &str) -> String {
@@ -173,6 +174,19 @@ mod tests {
         ] {
             assert_eq!(tell(events), expected, "{events}");
         }
+    }
+
+    // As many restarts as deaths, counted in a node: two things, and not one that happened twice.
+    #[test]
+    fn what_was_counted_together_is_told_by_what_it_is() {
+        let counted = |of| HistoryEntry {
+            event: HistoryEvent { id: 1, at: 1, timestamp: 1, child: None, fact: Fact::Aggregated { of, count: 9 } },
+            remains: Remains::default(),
+        };
+        let deaths = Aggregated::Terminated { class: ReasonClass::Killed, shutdown: false, restart: None };
+        let restarts = Aggregated::Restarted { cause: RestartCause::Failure };
+        let (deaths, again, restarts) = (counted(deaths), counted(deaths), counted(restarts));
+        assert!(deaths.told() == again.told() && deaths.told() != restarts.told());
     }
 
     // Nine children that die in turn are too many to be followed: each of their deaths is told.

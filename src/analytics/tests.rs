@@ -97,7 +97,11 @@ fn supervisors_beyond_the_limit_share_other() {
         stats.supervisor_stats.iter().map(|row| (&*row.supervisor.supervisor, row.total_restarts)).collect();
     assert_eq!(restarts, [("a", 1), (registry::OTHER, 2)]);
     assert_eq!((stats.total_supervisors, stats.total_restarts), (3, 3));
-    assert_eq!(analytics.supervisors().len(), 1);
+    let views = analytics.supervisors();
+    assert_eq!(views.len(), 1);
+    let died = analytics.died_of(views[0].children[0].reason_fingerprint.expect("it died"));
+    let died: Vec<_> = died.iter().map(|(name, cause)| (&*name.supervisor, cause.count)).collect();
+    assert_eq!(died, [(registry::OTHER, 2), ("a", 1)]);
     assert!(analytics.restart_history(registry::OTHER, &HistoryFilter::default()).is_ok());
 }
 

@@ -142,19 +142,29 @@ pub(crate) fn marked(mark: &Mark) -> wire::Marked {
 
 /// What was counted together says how many and of what.
 fn aggregated(of: &Aggregated, count: u64, common: wire::Event) -> wire::Event {
-    let (class, shutdown, what) = match of {
-        Aggregated::Started => (None, None, "starts"),
-        Aggregated::StartErrors => (Some(ReasonClass::Error.as_str()), None, "failed starts"),
-        Aggregated::Terminated { class, shutdown, .. } => (Some(class.as_str()), Some(*shutdown), "deaths"),
-        Aggregated::Restarted { .. } => (None, None, "restarts"),
+    let (class, shutdown) = match of {
+        Aggregated::Started | Aggregated::Restarted { .. } => (None, None),
+        Aggregated::StartErrors => (Some(ReasonClass::Error.as_str()), None),
+        Aggregated::Terminated { class, shutdown, .. } => (Some(class.as_str()), Some(*shutdown)),
     };
     let cause = match of {
         Aggregated::Restarted { cause } => Some(Word::Borrowed(cause.as_str())),
         _ => None,
     };
-    let detail = Some(format!("{count} {what}, counted in the node without details"));
+    let detail = Some(format!("{}, counted in the node without details", counted(of, count)));
     let reason = Some(wire::Reason { class: class.unwrap_or("unknown").into(), detail });
     wire::Event { shutdown, cause, reason, ..common }
+}
+
+/// `21738 deaths`
+pub(crate) fn counted(of: &Aggregated, count: u64) -> String {
+    let what = match of {
+        Aggregated::Started => "start",
+        Aggregated::StartErrors => "failed start",
+        Aggregated::Terminated { .. } => "death",
+        Aggregated::Restarted { .. } => "restart",
+    };
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A mark as it is made.

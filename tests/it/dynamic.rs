@@ -6,7 +6,7 @@ use restart_exporter::Exporter;
 use restart_exporter::event::EventKind;
 use restart_exporter::prelude::*;
 
-use crate::world::{Events, get, listening, sample};
+use crate::world::{Events, get, listening, sample, until};
 
 const CHILDREN: usize = 10_000;
 
@@ -99,4 +99,43 @@ async fn dynamic_children_without_a_kind_are_counted_together() {
     let text = exporter.metrics().render();
     let dynamic: Vec<_> = shown(&text).1.into_iter().filter(|(_, restarts)| *restarts > 0.0).collect();
     assert_eq!(dynamic, [("_dynamic", 1_000.0)]);
+}
+
+// Children may share an id: a button on the page names the run that it is for, and stays with it. What they die of is known of
+// all of a kind together, and said of that.
+#[tokio::test]
+async fn dynamic_children_of_one_id_are_not_mistaken_for_each_other() {
+    let (exporter, address) = listening(Exporter::builder().admin_api(true)).await;
+    let pool = pool(&exporter).await;
+    for _ in 0..2 {
+        let fails = AtomicBool::new(true);
+        let spec = ChildSpec::task("same", move |stop| {
+            let fails = fails.swap(false, Relaxed);
+            async move {
+                if fails {
+                    return Err("no disk");
+                }
+                stop.stopped().await;
+                Ok(())
+            }
+        });
+        pool.start_child(spec.restart(Restart::Transient).kind("job")).await.unwrap();
+    }
+    let pids = until("both run again", async || {
+        let view = exporter.control().supervisors().swap_remove(0);
+        let again = view.children.iter().filter(|child| child.restarts == 1);
+        let pids: Vec<_> = again.filter_map(|child| child.pid).collect();
+        (pids.len() == 2).then_some(pids)
+    })
+    .await;
+    let page = get(address, "/?supervisor=pool&child=same").await.body;
+    for pid in pids {
+        let row = format!("<tr class=\"child\" data-key=\"?supervisor=pool&amp;child=same {pid}\">");
+        let form = format!("<details class=\"act\" data-key=\"terminate_child?supervisor=pool&amp;child={pid}\">");
+        for part in [row, form, format!("<button>terminate same ({pid}) now</button>")] {
+            assert!(page.contains(&part), "{part} is not in {page}");
+        }
+    }
+    assert!(page.contains("2 of the 2 deaths of all job"), "{page}");
+    exporter.shutdown().await;
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use askama::Template;
 
+use super::super::shapes::counted;
 use super::lead::Lead;
 use super::snapshot::{Place, is_trouble};
 use super::text::{count, duration, line};
@@ -206,7 +207,7 @@ fn event_row(scene: &Scene<'_>, entry: &HistoryEntry) -> EventRow {
         Fact::Mark { .. } => ("mark", false, Vec::new()),
     };
     let note = match &entry.event.fact {
-        Fact::Aggregated { count, .. } => format!("{count}, in the node, without details"),
+        Fact::Aggregated { of, count } => format!("{}, in the node, without details", counted(of, *count)),
         Fact::Mark { text } => line(text),
         _ => String::new(),
     };

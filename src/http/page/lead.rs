@@ -5,7 +5,7 @@ use super::sentences::{began, change, next, pace, share, up};
 use super::snapshot::Place;
 use super::text::{count, line};
 use super::view::{Budget, Death, Link, Moment, Run, Scene, Spark, Words, budget, href, supervisor_link};
-use crate::analytics::registry::Name;
+use crate::analytics::registry::{Name, OTHER};
 use crate::analytics::{Cause, Health};
 
 /// Others that died of the same, by name.
@@ -53,17 +53,18 @@ impl Scene<'_> {
         let (node, child) = (self.snapshot.node(place), self.snapshot.child(place));
         let Name { supervisor, node: beam } = &node.view.supervisor;
         let (control, id) = (self.control_of(node), &*child.child.id);
-        let causes = control.causes(supervisor, Some(id)).map(|page| page.causes).unwrap_or_default();
+        // What dynamic children die of is known of all of a kind together.
+        let label = &*child.child.label;
+        let causes = control.causes(supervisor, Some(label)).map(|page| page.causes).unwrap_or_default();
         let changed = began(child).and_then(|(at, death)| {
             let changed = control.change_before(supervisor, at).ok()??;
             Some(change(&changed, at, death))
         });
         let typed = |verb, name: &str| command(verb, self.url.as_deref(), beam.as_deref(), name);
         let same = child.reason_fingerprint.map(|reason| control.died_of(reason)).unwrap_or_default();
-        let also = same.iter().filter(|(name, cause)| {
-            *name != node.view.supervisor || cause.child.as_deref() != Some(&*child.child.label)
-        });
-        let also: Vec<Also> = also.map(|(name, cause)| Also::of(name, cause)).collect();
+        let also =
+            same.iter().filter(|(name, cause)| *name != node.view.supervisor || cause.child.as_deref() != Some(label));
+        let also: Vec<_> = also.collect();
         let run = self.run(child);
         Lead {
             health: child.health,
@@ -74,12 +75,12 @@ impl Scene<'_> {
             since: child.looping.map(|looping| (self.moment(looping.since), pace(&looping))),
             changed,
             why: child.last_death.as_ref().map(|entry| self.death(entry)),
-            share: share(&causes, child.reason_fingerprint),
+            share: share(&causes, child.reason_fingerprint, Some(label).filter(|label| *label != id)),
             words: self.words(child.last_death.as_ref(), MAX_LEAD_WORDS),
             up: up(child),
             run,
             also_more: also.len().saturating_sub(MAX_ALSO),
-            also: also.into_iter().take(MAX_ALSO).collect(),
+            also: also.into_iter().take(MAX_ALSO).map(|(name, cause)| Also::of(name, cause)).collect(),
             budget: budget(node),
             next: next(node, child),
             commands: vec![typed("why", &format!("{supervisor}/{id}")), typed("history", supervisor)],
@@ -92,11 +93,14 @@ impl Scene<'_> {
 impl Also {
     fn of(supervisor: &Name, cause: &Cause) -> Self {
         let child = cause.child.as_deref().unwrap_or_default();
+        let href = href(supervisor, cause.child.as_deref());
+        // All beyond the limit together are on no page.
+        let is_other = &*supervisor.supervisor == OTHER && supervisor.node.is_none();
         Self {
             name: format!("{}/{}", line(&supervisor.supervisor), line(child)),
             node: supervisor.node.as_deref().map(line),
-            href: href(supervisor, cause.child.as_deref()),
-            deaths: count(cause.count, "death", "deaths"),
+            href: if is_other { format!("api/v1/causes{href}") } else { href },
+            deaths: format!("{} of it ever", count(cause.count, "death", "deaths")),
         }
     }
 }

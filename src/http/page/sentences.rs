@@ -17,15 +17,18 @@ pub(super) fn pace(looping: &Looping) -> String {
     }
 }
 
-/// `213 of its 214 deaths`
-pub(super) fn share(causes: &[Cause], reason: Option<u64>) -> String {
+/// `213 of its 214 deaths`; of a dynamic child `213 of the 214 deaths of all job`, which is its label.
+pub(super) fn share(causes: &[Cause], reason: Option<u64>, label: Option<&str>) -> String {
     let all: u64 = causes.iter().map(|cause| cause.count).sum();
     let same: u64 = causes.iter().filter(|cause| cause.reason_fingerprint == reason).map(|cause| cause.count).sum();
-    match (same, all) {
-        (0, _) => String::new(),
-        (1, 1) => "its only death".into(),
-        (same, all) if same == all => format!("all of its {all} deaths"),
-        (same, all) => format!("{same} of its {all} deaths"),
+    match (same, all, label) {
+        (0, ..) => String::new(),
+        (1, 1, None) => "its only death".into(),
+        (same, all, None) if same == all => format!("all of its {all} deaths"),
+        (same, all, None) => format!("{same} of its {all} deaths"),
+        (same, all, Some(label)) => {
+            format!("{same} of the {} of all {}", count(all, "death", "deaths"), line(label))
+        }
     }
 }
 

@@ -112,6 +112,8 @@ pub(super) struct Group {
 
 /// A child in the table.
 pub(super) struct Row {
+    /// The same for as long as it is the same child: dynamic ones may share an id, but no run.
+    pub(super) key: String,
     pub(super) link: Link,
     pub(super) run: Run,
     pub(super) deaths_hour: u64,
@@ -225,13 +227,13 @@ impl Scene<'_> {
 
     fn row(&self, place: Place) -> Row {
         let (node, child) = (self.snapshot.node(place), self.snapshot.child(place));
+        let href = href(&node.view.supervisor, Some(&child.child.id));
         Row {
-            link: Link {
-                name: line(&child.child.id),
-                node: None,
-                href: href(&node.view.supervisor, Some(&child.child.id)),
-                health: child.health,
+            key: match &child.pid {
+                Some(pid) if child.child.dynamic => format!("{href} {pid}"),
+                _ => href.clone(),
             },
+            link: Link { name: line(&child.child.id), node: None, href, health: child.health },
             run: self.run(child),
             deaths_hour: child.deaths_hour,
             deaths_day: child.deaths_day,
@@ -312,14 +314,14 @@ fn action(node: &Node, child: &ChildView) -> Option<Action> {
     let supervisor = Some(&node.view.supervisor).filter(|name| name.node.is_none() && node.view.up)?;
     let is_dynamic = child.child.dynamic;
     // The children of a dynamic supervisor have no ids to be found by, and none of them is stopped and kept.
-    let (verb, route, target) = match (child.state, &child.pid) {
-        (ChildState::Stopped, _) => ("restart", "restart_child", child.child.id.to_string()),
-        (_, Some(pid)) if is_dynamic => ("terminate", "terminate_child", pid.to_string()),
+    let (id, what) = (&child.child.id, line(&child.child.id));
+    let (verb, route, target, what) = match (child.state, &child.pid) {
+        (ChildState::Stopped, _) => ("restart", "restart_child", id.to_string(), what),
+        (_, Some(pid)) if is_dynamic => ("terminate", "terminate_child", pid.to_string(), format!("{what} ({pid})")),
         _ if is_dynamic => return None,
-        _ => ("terminate", "terminate_child", child.child.id.to_string()),
+        _ => ("terminate", "terminate_child", id.to_string(), what),
     };
-    let query = href(supervisor, Some(&target));
-    Some(Action { verb, route, query, what: line(&child.child.id) })
+    Some(Action { verb, route, query: href(supervisor, Some(&target)), what })
 }
 
 fn spark(minutes: &[u32]) -> Spark {
