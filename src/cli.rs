@@ -143,6 +143,10 @@ pub(crate) struct ClientArgs {
     #[arg(long, value_name = "URL", env = "RESTART_EXPORTER_URL", default_value = "http://127.0.0.1:8469")]
     pub(crate) url: Target,
 
+    /// Was it given on the command line? Then a command that is told to be typed needs it as well.
+    #[arg(skip)]
+    pub(crate) url_is_given: bool,
+
     /// User of the exporter's web config file, `NAME` or `NAME:PASSWORD`
     #[arg(long, value_name = "USER", env = "RESTART_EXPORTER_USER", hide_env_values = true)]
     pub(crate) user: Option<Credentials>,
@@ -265,10 +269,16 @@ impl Cli {
     fn parsed() -> Result<Self, clap::Error> {
         let matches = Self::command().try_get_matches()?;
         let mut cli = Self::from_arg_matches(&matches)?;
-        if let (Some((_, matches)), Command::Run { serve, .. } | Command::Demo { serve }) =
-            (matches.subcommand(), &mut cli.command)
-        {
-            serve.beam_is_wanted = matches.value_source("beam_addresses") == Some(ValueSource::CommandLine);
+        let Some((_, matches)) = matches.subcommand() else { return Ok(cli) };
+        let is_given = |argument: &str| matches.value_source(argument) == Some(ValueSource::CommandLine);
+        match &mut cli.command {
+            Command::Run { serve, .. } | Command::Demo { serve } => serve.beam_is_wanted = is_given("beam_addresses"),
+            Command::Status { client, .. }
+            | Command::Why { client, .. }
+            | Command::History { client, .. }
+            | Command::Tail { client, .. }
+            | Command::Mark { client, .. } => client.url_is_given = is_given("url"),
+            Command::Completions { .. } | Command::Man { .. } | Command::CheckConfig { .. } | Command::BeamAgent => {}
         }
         Ok(cli)
     }

@@ -207,6 +207,8 @@ pub struct Supervisor {
 pub struct Child {
     /// The id of its spec.
     pub id: String,
+    /// What its deaths are counted under: its id, or what it has in common with other children of a dynamic supervisor.
+    pub label: Option<String>,
     /// Its run; null if it does not run.
     pub pid: Option<String>,
     /// `running`, `restarting` or `stopped`.

@@ -5,7 +5,7 @@ use restart_exporter::wire::{Event, History};
 
 use super::explain::{brief, decided, what};
 use super::http::Client;
-use super::screen::{Screen, plain};
+use super::screen::{Screen, named, plain};
 use super::times::{clock, lasting};
 use super::{Failure, Found, shape};
 use crate::cli::HistoryArgs;
@@ -31,22 +31,31 @@ pub(super) async fn run(
         screen.line(client.data(&answer)?);
         return Ok(Found::Fine);
     }
+    let told_by_exporter = history.events.len();
     history.events.retain(|event| event.timestamp >= since);
+    // What is older than an event that was left out was not asked for.
+    let wants_older = history.events.len() == told_by_exporter;
+    let has_all_kept = told_by_exporter < args.limit as usize;
     if json {
         screen.line(&restart_exporter::wire::json(&history));
         return Ok(Found::Fine);
     }
     let stories =
         if args.raw { history.events.iter().map(Story::of).collect() } else { stories(&history.events, told) };
-    let has_older = history.evicted > 0 || history.events.len() == args.limit as usize;
+    let has_older = wants_older && (history.evicted > 0 || !has_all_kept);
     for story in &stories {
         screen.line(&line(story, has_older));
     }
-    if history.evicted > 0 && stories.len() as u64 + history.evicted >= history.total {
-        screen.line(&format!("({} older events are not kept)", history.evicted));
+    if history.evicted > 0 && wants_older && has_all_kept {
+        let of = args.child.as_ref().map_or_else(String::new, |_| format!(" of {}", plain(&history.supervisor)));
+        screen.line(&format!("({} older events{of} are not kept)", history.evicted));
     }
     if stories.is_empty() {
         screen.line("nothing happened");
+    }
+    // Two nodes may have supervisors of this name.
+    if let (None, Some(node)) = (&args.node, history.events.iter().find_map(|event| event.node.as_deref())) {
+        screen.line(&format!("(of {})", plain(&named(&history.supervisor, None, Some(node)))));
     }
     Ok(Found::Fine)
 }

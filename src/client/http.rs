@@ -15,6 +15,7 @@ use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, AUTHORIZATION, DATE, HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use restart_exporter::http::command;
 use restart_exporter::{telemetry, wire};
 use tokio::time::timeout;
 
@@ -39,6 +40,7 @@ pub(crate) struct Credentials {
 /// Asks one exporter.
 pub(super) struct Client {
     target: Target,
+    url_is_given: bool,
     connector: Connector,
     authorization: Option<HeaderValue>,
     timeout: Duration,
@@ -75,7 +77,14 @@ impl Client {
     pub(super) fn new(args: &ClientArgs) -> Result<Self, Failure> {
         let connector = Connector::new(&args.url, args.ca_file.as_deref(), args.insecure)?;
         let authorization = args.user.as_ref().map(|user| authorization(user, args)).transpose()?;
-        Ok(Self { target: args.url.clone(), connector, authorization, timeout: args.timeout })
+        let (target, url_is_given) = (args.url.clone(), args.url_is_given);
+        Ok(Self { target, url_is_given, connector, authorization, timeout: args.timeout })
+    }
+
+    /// What can be typed to ask the same exporter for more.
+    pub(super) fn command(&self, verb: &str, node: Option<&str>, name: &str) -> String {
+        let url = self.url_is_given.then(|| self.target.to_string());
+        command(verb, url.as_deref(), node, name)
     }
 
     pub(super) async fn get(&self, route: &str, query: &[(&str, &str)]) -> Result<Answer, Failure> {

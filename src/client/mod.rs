@@ -38,6 +38,9 @@ pub(crate) enum Failure {
     /// The exporter refused, or does not know what was asked for.
     #[error("{0}")]
     Refused(String),
+    /// What was found could not be written.
+    #[error("standard output: {0}")]
+    Output(std::io::Error),
     /// An argument or a file.
     #[error("{0}")]
     Usage(String),
@@ -73,7 +76,7 @@ fn failed(failure: &Failure) -> ExitCode {
 async fn answer(ask: Ask, args: &ClientArgs) -> Result<Found, Failure> {
     let client = Client::new(args)?;
     let mut screen = Screen::of_process();
-    match ask {
+    let found = match ask {
         Ask::Status { supervisor, all } => {
             status::run(&client, &mut screen, args.json, supervisor.as_deref(), all).await
         }
@@ -81,7 +84,8 @@ async fn answer(ask: Ask, args: &ClientArgs) -> Result<Found, Failure> {
         Ask::History(question) => history::run(&client, &mut screen, args.json, &question).await,
         Ask::Tail { supervisor } => tail::run(&client, &mut screen, args.json, supervisor.as_deref()).await,
         Ask::Mark { text } => mark(&client, &mut screen, args.json, &text).await,
-    }
+    }?;
+    screen.broken().map_or(Ok(found), |error| Err(Failure::Output(error)))
 }
 
 async fn mark(client: &Client, screen: &mut Screen, json: bool, text: &str) -> Result<Found, Failure> {

@@ -16,6 +16,7 @@ const MAX_COLUMN: usize = 60;
 pub(super) struct Screen {
     colours: bool,
     closed: bool,
+    broken: Option<io::Error>,
 }
 
 /// Columns that are as wide as they must be.
@@ -31,18 +32,27 @@ impl Screen {
     pub(super) fn of_process() -> Self {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { colours: io::stdout().is_terminal() && !set("NO_COLOR") && !dumb, closed: false }
+        Self { colours: io::stdout().is_terminal() && !set("NO_COLOR") && !dumb, closed: false, broken: None }
     }
 
     /// Writes a line. It must be safe already.
     pub(super) fn line(&mut self, line: &str) {
         let mut out = io::stdout().lock();
-        // Whoever closed the output needs no more of it, and no complaint.
-        self.closed |=
-            out.write_all(line.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).is_err();
+        let written = out.write_all(line.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+        let Err(error) = written else { return };
+        self.closed = true;
+        // Whoever closed the output needs no more of it, and no complaint; a full disk is another matter.
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            self.broken.get_or_insert(error);
+        }
     }
 
-    /// Does nobody read any more?
+    /// Why not all was written, if somebody still wants it.
+    pub(super) fn broken(self) -> Option<io::Error> {
+        self.broken
+    }
+
+    /// Is nothing written any more?
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }

@@ -2,11 +2,12 @@
 
 use restart_exporter::analytics::Health;
 use restart_exporter::analytics::registry::OTHER;
-use restart_exporter::wire::{Child, Stats, Supervisor};
+use restart_exporter::wire::{self, Child, Stats, Supervisor};
 
 use super::http::Client;
 use super::screen::{self, Screen, Table, named};
 use super::{Failure, Found, explain, shape, times};
+use crate::cli::complain;
 
 const HEAD: [&str; 7] = ["STATE", "CHILD", "UP", "DEATHS 1h/24h", "LAST DEATH", "WHY", "BUDGET"];
 
@@ -26,15 +27,24 @@ pub(super) async fn run(
         }
     }
     if json {
-        screen.line(client.data(&answer)?);
+        match supervisor {
+            Some(_) => screen.line(&wire::json(&supervisors)),
+            None => screen.line(client.data(&answer)?),
+        }
     } else {
         show(screen, &supervisors, answer.now, all || supervisor.is_some());
         if supervisor.is_none() {
-            let stats: Stats = shape(client, &client.get("stats", &[]).await?)?;
-            let apart = stats.supervisor_stats.iter().filter(|one| one.supervisor_name != OTHER || one.node.is_some());
-            let beyond = stats.total_supervisors.saturating_sub(apart.count() as u64);
-            if beyond > 0 {
-                screen.line(&format!("({beyond} beyond --series.max-supervisors are counted together as {OTHER})"));
+            match beyond(client).await {
+                Ok(0) => {}
+                Ok(beyond) => {
+                    let counted = "beyond --series.max-supervisors are counted together as";
+                    screen.line(&format!("({beyond} {counted} {OTHER})"));
+                }
+                // All that can be told apart was told.
+                Err(failure) => complain(format_args!(
+                    "it is not known whether any are beyond --series.max-supervisors: {}",
+                    screen::plain(&failure.to_string())
+                )),
             }
         }
     }
@@ -42,6 +52,13 @@ pub(super) async fn run(
     let is_trouble = |word: &str| screen::health(word) <= Health::Failed;
     let trouble = supervisors.iter().map(|one| &one.health).chain(children).any(|word| is_trouble(word));
     Ok(if trouble { Found::Trouble } else { Found::Fine })
+}
+
+/// How many supervisors have no line of their own.
+async fn beyond(client: &Client) -> Result<u64, Failure> {
+    let stats: Stats = shape(client, &client.get("stats", &[]).await?)?;
+    let apart = stats.supervisor_stats.iter().filter(|one| one.supervisor_name != OTHER || one.node.is_some());
+    Ok(stats.total_supervisors.saturating_sub(apart.count() as u64))
 }
 
 fn show(screen: &mut Screen, supervisors: &[Supervisor], now: u64, all: bool) {

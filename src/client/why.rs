@@ -1,7 +1,6 @@
 //! `why`: all that is known of one child's deaths, on one screen.
 
 use restart_exporter::analytics::{Health, JUST_BEFORE};
-use restart_exporter::http::command;
 use restart_exporter::wire::{Cause, Causes, Child, Event, History, Supervisor};
 
 use super::explain::{decided, says, what};
@@ -16,8 +15,10 @@ const LISTED: usize = 10;
 /// A child that was asked for.
 struct Subject<'a> {
     supervisor: &'a Supervisor,
-    /// By its id, as its causes and its history know it.
+    /// By its id, as its history knows it.
     id: String,
+    /// As its causes know it, and maybe others with it.
+    label: String,
     /// As its supervisor lists it; none of a child that is known only by its deaths.
     child: Option<&'a Child>,
 }
@@ -37,35 +38,37 @@ pub(super) async fn run(
     called_so.dedup_by(|later, one| is_own(one, later));
     match called_so[..] {
         [] => {}
-        [supervisor] => return of_supervisor(client, screen, json, supervisor, answer.now).await,
-        _ => return Err(which(wanted, called_so.iter().map(|one| named(&one.name, None, one.node.as_deref())))),
+        [supervisor] => return of_supervisor(client, screen, json, supervisor, &supervisors, answer.now).await,
+        _ => return Err(which(wanted, called_so.iter().map(|one| (*one, None)))),
     }
     let subject = find(client, &supervisors, wanted).await?;
     let of = of(subject.supervisor);
-    let query = [&of[..], &[("child", subject.id.as_str())]].concat();
+    let query = [&of[..], &[("child", subject.label.as_str())]].concat();
     let causes = client.get("causes", &query).await?;
     if json {
         screen.line(client.data(&causes)?);
         return Ok(Found::Fine);
     }
     let causes: Causes = shape(client, &causes)?;
+    let query = [&of[..], &[("child", subject.id.as_str())]].concat();
     let history: History = shape(client, &client.get("history", &query).await?)?;
     let marks = [&of[..], &[("event", "mark")]].concat();
     let marks: History = shape(client, &client.get("history", &marks).await?)?;
     headline(screen, &subject, answer.now);
-    state(screen, &subject);
-    show_causes(screen, &causes.causes, answer.now);
+    state(screen, &subject, &supervisors);
+    show_causes(screen, &causes.causes, Some(&*subject.label).filter(|label| *label != subject.id), answer.now);
     restarts(screen, &history.events, answer.now);
     let last = subject.child.and_then(|child| child.last_death.as_ref());
     last_words(screen, last.or(history.events.iter().find(|event| event.last_output.is_some())), answer.now);
     // A child that is gone has no last death, but causes.
     let newest = causes.causes.iter().max_by_key(|cause| cause.last);
-    if let Some(reason) = newest.and_then(|cause| cause.reason_fingerprint.as_ref()) {
+    let of_newest = newest.and_then(|cause| cause.reason_fingerprint.as_ref());
+    if let Some(reason) = subject.child.and_then(|child| child.reason_fingerprint.as_ref()).or(of_newest) {
         others(client, screen, &subject, reason).await?;
     }
     show_marks(screen, &marks.events, &causes.causes, &subject, answer.now);
     let Supervisor { name, node, .. } = subject.supervisor;
-    screen.line(&format!("  do           {}", command("history", None, node.as_deref(), name)));
+    screen.line(&format!("  do           {}", client.command("history", node.as_deref(), name)));
     Ok(Found::Fine)
 }
 
@@ -94,8 +97,15 @@ fn is_own(one: &Supervisor, other: &Supervisor) -> bool {
 }
 
 /// Nothing is guessed.
-fn which(wanted: &str, names: impl Iterator<Item = String>) -> Failure {
-    Failure::Refused(format!("{wanted:?} may be {}: which?", names.collect::<Vec<_>>().join(", ")))
+fn which<'a>(wanted: &str, those: impl Iterator<Item = (&'a Supervisor, Option<&'a str>)>) -> Failure {
+    let mut on_nodes = false;
+    let names = those.map(|(supervisor, child)| {
+        on_nodes |= supervisor.node.is_some();
+        named(&supervisor.name, child, supervisor.node.as_deref())
+    });
+    let names = names.collect::<Vec<_>>().join(", ");
+    let how = if on_nodes { " --node tells those of nodes apart" } else { "" };
+    Failure::Refused(format!("{wanted:?} may be {names}: which?{how}"))
 }
 
 /// The one child that the text names: listed, or known by its deaths.
@@ -108,7 +118,10 @@ async fn find<'a>(client: &Client, supervisors: &'a [Supervisor], wanted: &str) 
             match found.iter_mut().find(|one| std::ptr::eq(one.supervisor, supervisor)) {
                 Some(one) if one.child.is_none_or(worse) => one.child = Some(child),
                 Some(_) => {}
-                None => found.push(Subject { supervisor, id: child.id.clone(), child: Some(child) }),
+                None => {
+                    let label = child.label.as_ref().unwrap_or(&child.id).clone();
+                    found.push(Subject { supervisor, id: child.id.clone(), label, child: Some(child) });
+                }
             }
         }
     }
@@ -118,15 +131,16 @@ async fn find<'a>(client: &Client, supervisors: &'a [Supervisor], wanted: &str) 
             let id = wanted.strip_prefix(&prefix).unwrap_or(wanted);
             let query = [&of(supervisor)[..], &[("child", id)]].concat();
             let causes: Causes = shape(client, &client.get("causes", &query).await?)?;
-            if !causes.causes.is_empty() {
-                found.push(Subject { supervisor, id: id.to_owned(), child: None });
+            if let Some(cause) = causes.causes.first() {
+                let label = cause.child_id.as_deref().unwrap_or(id).to_owned();
+                found.push(Subject { supervisor, id: id.to_owned(), label, child: None });
             }
         }
     }
     // As in all questions, one of the exporter's own goes before one of the same name on a node; it is listed before.
     found.dedup_by(|later, one| is_own(one.supervisor, later.supervisor) && one.id == later.id);
     if found.len() > 1 {
-        return Err(which(wanted, found.iter().map(Subject::name)));
+        return Err(which(wanted, found.iter().map(|one| (one.supervisor, Some(&*one.id)))));
     }
     found.pop().ok_or_else(|| {
         Failure::Refused(format!("no child is named {wanted:?}, neither so nor with its supervisor's name before it"))
@@ -138,7 +152,12 @@ async fn find<'a>(client: &Client, supervisors: &'a [Supervisor], wanted: &str) 
 fn headline(screen: &mut Screen, subject: &Subject<'_>, now: u64) {
     let name = subject.name();
     let Some(child) = subject.child else {
-        let line = format!("{}  no run is left", screen.bold(&plain(&name)));
+        let of_label = |child: &&Child| child.label.as_ref() == Some(&subject.id);
+        let left = match subject.supervisor.children.iter().filter(of_label).count() {
+            0 => "no run is left".into(),
+            count => format!("is what {count} {} in common", if count == 1 { "child has" } else { "children have" }),
+        };
+        let line = format!("{}  {left}", screen.bold(&plain(&name)));
         return screen.line(&line);
     };
     let health = screen::health(&child.health);
@@ -157,7 +176,7 @@ fn headline(screen: &mut Screen, subject: &Subject<'_>, now: u64) {
     });
 }
 
-fn state(screen: &mut Screen, subject: &Subject<'_>) {
+fn state(screen: &mut Screen, subject: &Subject<'_>, all: &[Supervisor]) {
     let supervisor = subject.supervisor;
     let name = plain(&supervisor.name);
     if let (true, Some(left), Some(max), Some(seconds)) =
@@ -169,10 +188,13 @@ fn state(screen: &mut Screen, subject: &Subject<'_>) {
         screen.line(&line);
     }
     let next = match subject.child {
-        _ if !supervisor.up && supervisor.parent.is_some() => {
-            format!("{name} is down; what becomes of it is for the supervisor above to decide")
-        }
-        _ if !supervisor.up => format!("{name} is down, and nobody starts it again"),
+        _ if !supervisor.up => match (&supervisor.parent, decides(supervisor, all)) {
+            (_, Some(above)) => {
+                format!("{name} is down; what becomes of it is for {} above to decide", plain(above))
+            }
+            (Some(_), None) => format!("{name} is down, as all above it are, and nobody starts it again"),
+            (None, None) => format!("{name} is down, and nobody starts it again"),
+        },
         Some(Child { next_try_ms: Some(ms), .. }) => format!("tried again in {}", lasting(*ms)),
         Some(Child { uptime_ms: Some(ms), .. }) => format!("nothing: it runs, for {} now", lasting(*ms)),
         Some(child) if child.state == "restarting" => "is being started again".into(),
@@ -187,12 +209,30 @@ fn state(screen: &mut Screen, subject: &Subject<'_>) {
     }
 }
 
-/// Most frequent first, as the exporter has them.
-fn show_causes(screen: &mut Screen, causes: &[Cause], now: u64) {
-    if causes.is_empty() {
-        screen.line("  why          nothing died");
+/// The next above that may be up: one that is not listed is not known to be down.
+fn decides<'a>(supervisor: &'a Supervisor, all: &'a [Supervisor]) -> Option<&'a str> {
+    let mut above = supervisor.parent.as_deref()?;
+    for _ in all {
+        let Some(next) = all.iter().find(|one| one.name == above && one.node == supervisor.node) else { break };
+        if next.up {
+            break;
+        }
+        above = next.parent.as_deref()?;
     }
-    for (cause, label) in causes.iter().zip(std::iter::once("why").chain(std::iter::repeat(""))).take(LISTED) {
+    Some(above)
+}
+
+/// Most frequent first, as the exporter has them. With a label they are those of all children that have it.
+fn show_causes(screen: &mut Screen, causes: &[Cause], label: Option<&str>, now: u64) {
+    let first = match label {
+        _ if causes.is_empty() => return screen.line("  why          nothing died"),
+        Some(label) => {
+            screen.line(&format!("  why          of all {} together:", plain(label)));
+            ""
+        }
+        None => "why",
+    };
+    for (cause, label) in causes.iter().zip(std::iter::once(first).chain(std::iter::repeat(""))).take(LISTED) {
         let sample = &cause.sample;
         screen.line(&format!("  {label:<11}{:>4}× {}", cause.count, plain(&what(sample))));
         if let Some(line) = says(sample) {
@@ -244,12 +284,13 @@ async fn others(client: &Client, screen: &mut Screen, subject: &Subject<'_>, rea
         let ids = [&cause.child_id, &cause.sample.child_id];
         cause.sample.supervisor_name.as_ref() == Some(name)
             && cause.sample.node == *node
-            && ids.into_iter().flatten().any(|id| *id == subject.id)
+            && ids.into_iter().flatten().any(|id| *id == subject.id || *id == subject.label)
     };
     let others = causes.iter().filter(|cause| !is_subject(cause)).map(|cause| {
         let supervisor = cause.sample.supervisor_name.as_deref().unwrap_or_default();
         let name = named(supervisor, cause.child_id.as_deref(), cause.sample.node.as_deref());
-        format!("{name} ({}×)", cause.count)
+        // The count is not that of the day.
+        format!("{name} ({}× ever)", cause.count)
     });
     let names: Vec<_> = others.collect();
     if !names.is_empty() {
@@ -281,6 +322,7 @@ async fn of_supervisor(
     screen: &mut Screen,
     json: bool,
     supervisor: &Supervisor,
+    all: &[Supervisor],
     now: u64,
 ) -> Result<Found, Failure> {
     let causes = client.get("causes", &of(supervisor)).await?;
@@ -292,20 +334,20 @@ async fn of_supervisor(
     let health = screen::health(&supervisor.health);
     let name = screen.bold(&plain(&named(&supervisor.name, None, supervisor.node.as_deref())));
     screen.line(&format!("{name}  {}", screen.painted(health, &screen::word(health))));
-    let nobody = Subject { supervisor, id: String::new(), child: None };
+    let nobody = Subject { supervisor, id: String::new(), label: String::new(), child: None };
     if supervisor.up {
         screen.line(&format!("  budget       {}", super::status::budget(supervisor)));
     } else {
-        state(screen, &nobody);
+        state(screen, &nobody, all);
     }
     if let Some(end) = supervisor.last_end.as_ref().filter(|_| supervisor.up) {
         screen.line(&format!("  before       {}, {}", plain(&what(end)), clock(end.timestamp)));
     }
-    show_causes(screen, &causes.causes, now);
+    show_causes(screen, &causes.causes, None, now);
     let worst = supervisor.children.iter().min_by_key(|child| screen::health(&child.health));
     if let Some(child) = worst.filter(|child| screen::health(&child.health) < Health::Stopped) {
         let name = format!("{}/{}", supervisor.name, child.id);
-        screen.line(&format!("  do           {}", command("why", None, supervisor.node.as_deref(), &name)));
+        screen.line(&format!("  do           {}", client.command("why", supervisor.node.as_deref(), &name)));
     }
     Ok(Found::Fine)
 }

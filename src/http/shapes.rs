@@ -276,6 +276,7 @@ pub(crate) fn cause(supervisor: &Name, cause: &analytics::Cause, output: LastOut
 fn child(supervisor: &Name, view: &analytics::ChildView, output: LastOutput) -> wire::Child {
     wire::Child {
         id: view.child.id.to_string(),
+        label: Some(view.child.label.to_string()),
         pid: text(&view.pid),
         state: Word::Borrowed(view.state.as_str()),
         child_type: Word::Borrowed(view.child.child_type.as_str()),

@@ -215,10 +215,10 @@ fn a_supervisor_has_its_shape() {
         "strategy": "rest_for_one", "max_restarts": 3, "max_seconds": 5, "restarts_in_window": 1, "restarts_left": 2,
         "health": "looping", "uptime_ms": 9000, "total_restarts": 213, "total_failures": 214, "last_end": null,
         "children": [
-            {"id": "mailer", "pid": "42", "state": "running", "type": "worker", "restart": "transient", "restarts": 3,
+            {"id": "mailer", "label": "mailer", "pid": "42", "state": "running", "type": "worker", "restart": "transient", "restarts": 3,
              "uptime_ms": 1234, "next_try_ms": null, "last_death": null, "reason_fingerprint": null, "health": "ok",
              "looping": null, "deaths_hour": 3, "deaths_day": 214},
-            {"id": "mailer", "pid": null, "state": "restarting", "type": "worker", "restart": "transient",
+            {"id": "mailer", "label": "mailer", "pid": null, "state": "restarting", "type": "worker", "restart": "transient",
              "restarts": 3, "uptime_ms": null, "next_try_ms": 250, "last_death": death_json(),
              "reason_fingerprint": "0000000000007c1e", "health": "looping", "deaths_hour": 3, "deaths_day": 214,
              "looping": {"since": 1_700_000_000_000_u64, "since_time": "2023-11-14T22:13:20.000Z",

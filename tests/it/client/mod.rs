@@ -198,6 +198,27 @@ async fn history_tells_equal_deaths_once() {
     exporter.shutdown().await;
 }
 
+// That there was more is said though equal deaths are one line; what was asked for by time is counted exactly.
+#[tokio::test]
+async fn history_says_what_is_not_kept() {
+    let (exporter, address) = listening(Exporter::builder().history_capacity(4)).await;
+    let url = format!("--url=http://{address}");
+    let gives_up =
+        Supervisor::new("top").max_restarts(5).child(ChildSpec::task("worker", |_| async { Err::<(), _>("no") }));
+    exporter.supervise(gives_up).await.unwrap().wait().await;
+    let history =
+        async |arguments: &[&str]| timeless(&run(&[&["history", "top", &url], arguments].concat()).await.stdout);
+    // Six deaths, five restarts, the end.
+    let told = history(&[]).await;
+    assert!(told.ends_with("\n(8 older events are not kept)"), "{told}");
+    assert!(history(&["--since=1h"]).await.ends_with("\n(8 older events are not kept)"));
+    assert!(!history(&["--limit=3"]).await.contains("older"));
+    let told = history(&["--child=worker"]).await;
+    assert!(told.ends_with("\n(8 older events of top are not kept)"), "{told}");
+    assert_eq!(history(&["--since=0s"]).await, "nothing happened");
+    exporter.shutdown().await;
+}
+
 // A script gets the data of the API as it is.
 #[tokio::test]
 async fn json_is_the_data_of_the_api_as_it_is() {
@@ -216,6 +237,10 @@ async fn json_is_the_data_of_the_api_as_it_is() {
     let ended = run(&["status", "--json", &url]).await;
     let json: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!((code(&ended), &json[0]["children"][0]["health"]), (0, &serde_json::json!("restarting")));
+    // Of one supervisor, if one is named.
+    exporter.supervise(Supervisor::new("well")).await.unwrap();
+    let ended = run(&["status", "top", "--json", &url]).await;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&ended.stdout).unwrap().as_array().unwrap().len(), 1);
     exporter.shutdown().await;
 }
 

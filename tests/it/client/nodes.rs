@@ -14,9 +14,13 @@ async fn the_node_tells_supervisors_of_one_name_apart() {
     for wanted in ["sup", "sup/a", "a"] {
         let ended = run(&["why", wanted, &url]).await;
         let name = if wanted == "sup" { "sup" } else { "sup/a" };
-        let expected = format!("restart_exporter: \"{wanted}\" may be {name} on app@one, {name} on app@two: which?\n");
+        let expected = format!(
+            "restart_exporter: \"{wanted}\" may be {name} on app@one, {name} on app@two: which? --node tells those of nodes apart\n"
+        );
         assert_eq!((code(&ended), ended.stderr), (2, expected));
     }
+    let ended = run(&["history", "sup", &url]).await;
+    assert!(ended.stdout.contains("on one") && ended.stdout.ends_with("\n(of sup on app@one)\n"), "{}", ended.stdout);
     exporter.supervise(Supervisor::new("sup").max_restarts(9).child(script("a", "exit 3"))).await.unwrap();
     deaths(&exporter, "sup", "a", 1).await;
 
@@ -30,12 +34,14 @@ async fn the_node_tells_supervisors_of_one_name_apart() {
     assert_eq!((code(&ended), ended.stderr.as_str()), (0, ""));
     assert!(ended.stdout.starts_with("sup/a on app@two  LOOPING"), "{}", ended.stdout);
     assert!(ended.stdout.contains("6× ended with an error: on two"), "{}", ended.stdout);
-    assert!(ended.stdout.ends_with("  do           restart_exporter history --node=app@two sup\n"), "{}", ended.stdout);
+    let next = format!("  do           restart_exporter history {url} --node=app@two sup\n");
+    assert!(ended.stdout.ends_with(&next), "{}", ended.stdout);
     let ended = run(&["why", "a", "--node=app@three", &url]).await;
     assert_eq!((code(&ended), ended.stdout.as_str()), (2, ""));
 
     let history = async |arguments: &[&str]| run(&[&["history", "sup", &url], arguments].concat()).await;
-    assert!(history(&[]).await.stdout.contains("exit code 3"));
+    let here = history(&[]).await.stdout;
+    assert!(here.contains("exit code 3") && !here.contains("(of "), "{here}");
     let ended = history(&["--node=app@one"]).await;
     assert!(ended.stdout.contains("×6") && ended.stdout.contains("on one"), "{}", ended.stdout);
     let ended = history(&["--node=app@three"]).await;

@@ -71,6 +71,22 @@ async fn a_closed_pipe_is_no_error() {
     exporter.shutdown().await;
 }
 
+// What could not be written was not said: a script must not take it for done.
+#[tokio::test]
+async fn a_full_disk_is_an_error() {
+    let (exporter, url) = storm().await;
+    for arguments in [["status", &url].as_slice(), &["why", "storm", &url], &["history", "storm", "--json", &url]] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(BINARY);
+        command.args(arguments).stdin(Stdio::null()).stdout(full);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(stderr.starts_with("restart_exporter: standard output: No space left"), "{stderr}");
+    }
+    exporter.shutdown().await;
+}
+
 /// What a command writes to a terminal, line ends as in a file.
 async fn on_terminal(arguments: &[&str], environment: &[(&str, &str)]) -> String {
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();

@@ -4,13 +4,13 @@ use std::os::unix::fs::PermissionsExt;
 
 use restart_exporter::supervisor::{Backoff, ChildSpec, Program, Restart, Strategy, Supervisor};
 
-use super::{code, deaths, exporter, once, run, script, timeless};
+use super::{code, deaths, exporter, once, run, run_with, script, timeless};
 
 /// The lines of `why` up to the first that only a person needs.
 async fn why(child: &str, url: &str) -> String {
     let ended = run(&["why", child, url]).await;
     assert_eq!((code(&ended), ended.stderr.as_str()), (0, ""));
-    timeless(&ended.stdout)
+    timeless(&ended.stdout).replace(url, "--url=HERE")
 }
 
 // Exit code, signal, SIGKILL, panic, error: what happened, when, what it said last, what is left, what comes next.
@@ -47,8 +47,8 @@ async fn each_way_to_end_is_told_with_last_words_and_what_comes_next() {
   last words of the run that died T ago after T
     starting
     bind: address in use
-  same cause top/same (1×)
-  do restart_exporter history top";
+  same cause top/same (1× ever)
+  do restart_exporter history --url=HERE top";
     let mut told = why("exits", &url).await;
     for left in 94..100 {
         told = told.replace(&format!("{left} more allowed"), "N more allowed");
@@ -79,8 +79,8 @@ async fn children_that_are_gone_died_of_the_same_too() {
         exporter.control().causes("pool", None).is_ok_and(|page| !page.causes.is_empty()).then_some(())
     })
     .await;
-    assert!(why("api", &url).await.contains("\n  same cause pool/job (1×)\n"));
-    assert!(why("pool/job", &url).await.contains("\n  same cause top/api (1×)\n"));
+    assert!(why("api", &url).await.contains("\n  same cause pool/job (1× ever)\n"));
+    assert!(why("pool/job", &url).await.contains("\n  same cause top/api (1× ever)\n"));
     let page = crate::world::get(address, "/").await.body;
     assert!(page.contains("<a href=\"?supervisor=pool&amp;child=job\">pool/job</a>"), "{page}");
     let wrong = crate::world::get(address, "/api/v1/same_causes?reason=xyz").await;
@@ -118,11 +118,61 @@ async fn a_supervisor_that_gave_up_is_told_of_itself_and_of_its_child() {
                   first CLOCK, last CLOCK (T ago), the last after T
                   then its supervisor gives up";
     let expected = format!(
-        "top/worker GAVE UP 3 deaths in the last hour, 3 in the last day\n{rest}\n  do restart_exporter history top"
+        "top/worker GAVE UP 3 deaths in the last hour, 3 in the last day\n{rest}\n  do restart_exporter history --url=HERE top"
     );
     assert_eq!(why("worker", &url).await, expected);
-    let expected = format!("top GAVE UP\n{rest}\n  do restart_exporter why top/worker");
+    let expected = format!("top GAVE UP\n{rest}\n  do restart_exporter why --url=HERE top/worker");
     assert_eq!(why("top", &url).await, expected);
+    // Where the exporter is stands in a command only if it was said in one.
+    let environment = [("RESTART_EXPORTER_URL", url.trim_start_matches("--url="))];
+    let told = run_with(&["why", "worker"], &environment).await.stdout;
+    assert!(told.ends_with("  do           restart_exporter history top\n"), "{told}");
+    exporter.shutdown().await;
+}
+
+// Those above may have given up as well: then nobody is left to decide.
+#[tokio::test]
+async fn nobody_decides_who_gave_up_too() {
+    let (exporter, _, url) = exporter().await;
+    let below =
+        Supervisor::new("below").max_restarts(0).child(ChildSpec::task("worker", |_| async { Err::<(), _>("no") }));
+    let below = ChildSpec::supervisor(below).backoff(once());
+    let top = |name| Supervisor::new(name).child(below.clone());
+    let waits = exporter.supervise(top("waits").max_restarts(9)).await.unwrap();
+    exporter.supervise(top("gone").max_restarts(0)).await.unwrap().wait().await;
+    deaths(&exporter, "waits", "below", 1).await;
+    let told = why("waits/below/worker", &url).await;
+    assert!(told.contains("next waits/below is down; what becomes of it is for waits above to decide\n"), "{told}");
+    let told = why("gone/below/worker", &url).await;
+    assert!(told.contains("next gone/below is down, as all above it are, and nobody starts it again\n"), "{told}");
+    drop(waits);
+    exporter.shutdown().await;
+}
+
+// What dynamic children die of is known of all of a kind together, and said of those: also of one that never died itself.
+#[tokio::test]
+async fn causes_of_a_dynamic_child_are_those_of_its_kind() {
+    let (exporter, _, url) = exporter().await;
+    let pool = exporter.supervise(Supervisor::new("pool").strategy(Strategy::Dynamic).max_restarts(9)).await.unwrap();
+    let well = ChildSpec::task("job-1", |stop| async move { stop.stopped().await }).kind("job");
+    pool.start_child(well).await.unwrap();
+    for id in ["job-2", "job-3"] {
+        pool.start_child(ChildSpec::task(id, |_| async { Err::<(), _>("no disk") }).kind("job").backoff(once()))
+            .await
+            .unwrap();
+        deaths(&exporter, "pool", id, 1).await;
+    }
+    for (child, deaths) in [("job-1", 0), ("job-2", 1), ("job-3", 1)] {
+        let told = why(child, &url).await;
+        assert!(told.contains(&format!("{deaths} deaths in the last hour")), "{told}");
+        assert!(
+            told.contains("\n  why of all job together:\n") && told.contains(" 2× ended with an error: no disk\n"),
+            "{told}"
+        );
+        assert!(!told.contains("same cause") && !told.contains("nothing died"), "{told}");
+    }
+    let told = why("pool/job", &url).await;
+    assert!(told.starts_with("pool/job is what 3 children have in common\n"), "{told}");
     exporter.shutdown().await;
 }
 
@@ -158,7 +208,7 @@ async fn siblings_and_requests_are_told_from_failures() {
   why nothing died
   restarted 1× because a sibling failed, last CLOCK (T ago)
   restarted 1× on request, last CLOCK (T ago)
-  do restart_exporter history top";
+  do restart_exporter history --url=HERE top";
     assert_eq!(why("reader", &url).await, expected);
     let told = why("fails", &url).await;
     assert!(told.contains("  mark CLOCK deploy v2 (T before it began)"), "{told}");
