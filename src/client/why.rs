@@ -303,8 +303,12 @@ async fn others(client: &Client, screen: &mut Screen, subject: &Subject<'_>, rea
 }
 
 fn show_marks(screen: &mut Screen, marks: &[Event], causes: &[Cause], subject: &Subject<'_>, now: u64) {
-    let looping = subject.child.and_then(|child| child.looping.as_ref());
-    let began = looping.map(|looping| looping.since).or(causes.iter().map(|cause| cause.first).min());
+    let looping = subject.child.and_then(|child| child.looping.as_ref()).map(|looping| looping.since);
+    let began = looping.or_else(|| match subject.child {
+        // Its causes are those of others, too.
+        Some(child) if subject.label != subject.id => child.last_death.as_ref().map(|death| death.timestamp),
+        _ => causes.iter().map(|cause| cause.first).min(),
+    });
     let Some(began) = began else { return };
     for mark in marks.iter().filter(|mark| mark.timestamp + JUST_BEFORE.as_millis() as u64 >= began).take(LISTED) {
         let when = match began.checked_sub(mark.timestamp) {

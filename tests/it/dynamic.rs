@@ -137,5 +137,6 @@ async fn dynamic_children_of_one_id_are_not_mistaken_for_each_other() {
         }
     }
     assert!(page.contains("2 of the 2 deaths of all job"), "{page}");
+    assert!(page.contains("<td class=\"number\">2</td><th scope=\"row\">job</th>"), "{page}");
     exporter.shutdown().await;
 }

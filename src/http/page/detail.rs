@@ -100,7 +100,11 @@ impl Detail {
         let filter = HistoryFilter { child: child.map(str::to_owned), limit, ..Default::default() };
         let history = control.restart_history(&name.supervisor, &filter).ok();
         let (events, events_more) = history.as_ref().map(|page| event_rows(scene, page, is_raw)).unwrap_or_default();
-        let causes = control.causes(&name.supervisor, child).map(|page| page.causes).unwrap_or_default();
+        // What dynamic children die of is known of all of a kind together.
+        let mut views = node.view.children.iter();
+        let label =
+            child.map(|child| views.find(|view| &*view.child.id == child).map_or(child, |view| &view.child.label));
+        let causes = control.causes(&name.supervisor, label).map(|page| page.causes).unwrap_or_default();
         let worst = (0..node.view.children.len())
             .filter(|index| {
                 let view = &node.view.children[*index];
