@@ -185,11 +185,24 @@ impl Deaths {
 
     /// Counts the last death; its run has been told before.
     pub(super) fn count(&mut self) {
-        let at = self.last.at;
+        self.count_one(self.last.at, self.last.timestamp);
+        self.tally.count(self.last.at, 1);
+    }
+
+    /// Counts deaths of which nothing else is known. They are taken to have happened at this moment.
+    pub(super) fn count_many(&mut self, count: u64, at: u64) {
+        let timestamp = self.last.timestamp.saturating_add(at.saturating_sub(self.last.at) / 1_000_000);
+        let each = count.min(LOOP_DEATHS as u64);
+        self.total.deaths += count - each;
+        (0..each).for_each(|_| self.count_one(at, timestamp));
+        self.tally.count(at, count);
+    }
+
+    fn count_one(&mut self, at: u64, timestamp: u64) {
         if !self.is_loop(at) {
             self.loop_began = None;
         }
-        self.total = Mark { at, timestamp: self.last.timestamp, deaths: self.total.deaths + 1, up: self.total.up };
+        self.total = Mark { at, timestamp, deaths: self.total.deaths + 1, up: self.total.up };
         if self.newest.len() == LOOP_DEATHS {
             self.newest.pop_front();
         }
@@ -197,7 +210,6 @@ impl Deaths {
         if self.is_loop(at) && self.loop_began.is_none_or(|began| self.is_straggler(began)) {
             self.loop_began = self.newest.front().copied();
         }
-        self.tally.count(at);
     }
 
     /// The loop that the child is in at `now` (monotonic nanoseconds), whose present run has lasted for `uptime`.
@@ -257,14 +269,14 @@ impl Deaths {
 // === impl Tally ===
 
 impl Tally {
-    fn count(&mut self, at: u64) {
+    fn count(&mut self, at: u64, deaths: u64) {
         let minute = at / NANOS_PER_MINUTE;
         while let Some((old, count)) = self.minutes.pop_front_if(|(counted, _)| *counted + MINUTES_PER_HOUR < minute) {
             let hour = old / MINUTES_PER_HOUR;
             add(&mut self.hours, hour, count);
         }
         while self.hours.pop_front_if(|(hour, _)| *hour + HOURS_PER_DAY < minute / MINUTES_PER_HOUR).is_some() {}
-        add(&mut self.minutes, minute, 1);
+        add(&mut self.minutes, minute, u32::try_from(deaths).unwrap_or(u32::MAX));
     }
 
     fn last_hour(&self, now: u64) -> u64 {

@@ -281,7 +281,12 @@ impl RecordState {
                 }
                 self.history.push(failure, remains);
             }
-            Payload::ChildAggregate { child, of, count } => self.counted(event.time, child.as_ref(), *of, *count),
+            Payload::ChildAggregate { child, of, count } => {
+                self.counted(event.time, child.as_ref(), *of, *count);
+                if let Some(child) = child.as_ref().filter(|_| is_current) {
+                    self.children.counted(child, *of, *count, self.newest);
+                }
+            }
             Payload::SupervisorTerminate { reason, lifetime } => {
                 let fact = Fact::SupervisorTerminated { reason: reason.clone(), lifetime_ms: (*lifetime).into() };
                 let end = self.next_event(event.time, None, fact);

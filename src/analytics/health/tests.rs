@@ -84,7 +84,7 @@ fn deaths_of_the_hour_and_of_the_day_are_counted_in_bounded_memory() {
     let mut tally = Tally::default();
     let mut all = Vec::new();
     for second in (0..3 * 24 * HOUR).step_by(7) {
-        tally.count(at(second));
+        tally.count(at(second), 1);
         all.push(second);
         assert!(tally.minutes.len() <= 61 && tally.hours.len() <= 25);
     }

@@ -67,7 +67,8 @@ impl Watched {
             label: label.into(),
             child_type: child.child_type,
             restart: child.restart,
-            dynamic: true,
+            // A kind, and not one of its children, of which nobody tells when it is back: the kind is what dies again and again.
+            dynamic: false,
         });
         self.kinds.insert(label.into(), new.clone());
         new

@@ -31,7 +31,7 @@ use foldhash::fast::RandomState;
 
 use super::message::{Child, Event, Kind, Reason, Sup};
 use crate::event::{
-    Action, ChildRef, Decision, Detail, ExitReason, Payload, Pid, RestartCause, Strategy, SupervisorExit,
+    Action, Aggregated, ChildRef, Decision, Detail, ExitReason, Payload, Pid, RestartCause, Strategy, SupervisorExit,
     SupervisorRef, Timestamp,
 };
 use crate::intensity::{Intensity, Resolution};
@@ -170,6 +170,7 @@ impl Watched {
             }
             self.window = Some(window);
         }
+        let was_taken_for_static = !self.config.is_dynamic && config.is_dynamic;
         self.config = config;
         let payload = Payload::SupervisorInit {
             strategy: config.strategy,
@@ -179,6 +180,26 @@ impl Watched {
             found: true,
         };
         emit(&self.reference, at, payload);
+        if was_taken_for_static {
+            self.becomes_dynamic(at, emit);
+        }
+    }
+
+    /// What it reported before it was described was taken for the reports of static children, whose restarts are told. Those
+    /// of dynamic ones are not: all but the newest of each kind must have happened by now, and that one is awaited.
+    fn becomes_dynamic(&mut self, at: Timestamp, emit: &mut Emit<'_>) {
+        self.expected = 0;
+        for (_, fixed) in self.fixed.drain().filter(|(_, fixed)| fixed.expected > 0) {
+            let (child, pid, attempts) = (fixed.child, fixed.last, fixed.attempts);
+            let count = fixed.expected.unsigned_abs() - 1;
+            if count > 0 {
+                let of = Aggregated::Restarted { cause: RestartCause::Failure };
+                emit(&self.reference, at, Payload::ChildAggregate { child: Some(child.clone()), of, count });
+            }
+            if self.awaited.len() < MAX_AWAITED {
+                self.awaited.push(Awaited { child, pid, attempts, deadline: at.monotonic + SETTLE });
+            }
+        }
     }
 
     /// Takes in a report.

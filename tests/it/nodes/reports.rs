@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use restart_exporter::analytics::{ChildState, ChildView, Health, LOOP_DEATHS};
 use restart_exporter::event::{EventKind, Payload};
 
 use super::Session;
@@ -12,6 +13,11 @@ const DYNAMIC: Sup<'static> = Sup { behaviour: "dynamic", ..SUP };
 
 fn child(id: &str) -> Child<'_> {
     Child { id, ..Child::default() }
+}
+
+/// The children of `sup`, as they are shown.
+fn children(session: &Session) -> Vec<ChildView> {
+    session.analytics.find("sup").unwrap().view(session.now().monotonic).children
 }
 
 fn died<'a>(id: &'a str, pid: &'a str) -> Report<'a> {
@@ -143,6 +149,45 @@ async fn a_dynamic_supervisor_that_gives_up_infers_nothing_of_the_last_child() {
     session.passes(5000);
     assert_eq!(restarts(&session, "failure"), 0.0);
     assert_eq!(session.sum("supervisor_terminations_total", &["max_intensity"]), 1.0);
+}
+
+// A supervisor is asked for its strategy after it was heard of first; what it had reported by then was restarted as well.
+#[tokio::test(start_paused = true)]
+async fn a_dynamic_supervisor_that_is_described_late_has_restarted_its_children() {
+    let mut session = Session::with(&[Sup { strategy: "unknown", ..SUP }]);
+    session.reports(&["<0.1.0>", "<0.2.0>", "<0.3.0>"].map(|pid| died("undefined", pid)));
+    session.says(&agent::sup(&Sup { strategy: "simple_one_for_one", ..SUP })).unwrap();
+    assert_eq!(restarts(&session, "failure"), 2.0);
+    session.passes(1100);
+    assert_eq!(restarts(&session, "failure"), 3.0);
+    let [child] = children(&session).try_into().unwrap();
+    assert_eq!((child.state, child.deaths_hour), (ChildState::Running, 3));
+}
+
+// Nobody tells which of many equal children is back, so it is their kind that dies again and again.
+#[tokio::test(start_paused = true)]
+async fn dynamic_children_that_die_again_and_again_are_a_loop_of_their_kind() {
+    let mut session = Session::with(&[Sup { intensity: 100, ..DYNAMIC }]);
+    for number in 0..LOOP_DEATHS {
+        session.reports(&[died("undefined", &format!("<0.{number}.1>"))]);
+        session.passes(1100);
+    }
+    let [kind] = children(&session).try_into().unwrap();
+    assert_eq!((&*kind.child.id, kind.health), ("worker:start_link/1", Health::Looping));
+    assert_eq!((kind.state, kind.deaths_hour, kind.restarts), (ChildState::Running, 6, 6));
+}
+
+// Counts without details move the child as well: it runs again, and died so often.
+#[tokio::test(start_paused = true)]
+async fn a_child_whose_deaths_were_counted_runs_and_has_these_deaths() {
+    let mut session = Session::with(&[Sup { intensity: 100, ..SUP }]);
+    session.reports(&[started("a", "<0.1.0>"), died("a", "<0.1.0>")]);
+    let row = |kind, count| Row { sup: 1, kind, class: "exit", count, child: child("a") };
+    session.says(&agent::sums(session.seq, session.node_us(), &[row("terminated", 99), row("started", 100)])).unwrap();
+    let [child] = children(&session).try_into().unwrap();
+    assert_eq!((child.state, child.health), (ChildState::Running, Health::Looping));
+    assert_eq!((child.deaths_hour, child.deaths_day, child.restarts), (100, 100, 100));
+    assert_eq!(child.looping.unwrap().deaths, 100);
 }
 
 // A temporary child that crashes is reported and never restarted.
