@@ -188,8 +188,10 @@ pub struct Supervisor {
     pub restarts_in_window: Option<u32>,
     /// Restarts that the window still allows; with one more the supervisor gives up.
     pub restarts_left: Option<u32>,
-    /// `gave_up`, `failed` or `stopped` if it is down, else the worst word of its children, or `ok`.
+    /// `gave_up`, `failed` or `stopped` if it is down, `silent` if its node is, else the worst word of its children, or `ok`.
     pub health: Word,
+    /// Since when its node is not heard: what else is told of it is what was known then; null if it is heard.
+    pub silent_since: Option<u64>,
     /// Milliseconds since its init; null if it is down or its init was not seen.
     pub uptime_ms: Option<u64>,
     /// Restarts ever.
@@ -228,7 +230,7 @@ pub struct Child {
     pub last_death: Option<Event>,
     /// What that was of, in 16 hexadecimal digits: equal for whoever dies of the same.
     pub reason_fingerprint: Option<String>,
-    /// `gave_up`, `looping`, `failed`, `restarting`, `recovered`, `stopped` or `ok`.
+    /// `gave_up`, `looping`, `failed`, `silent`, `restarting`, `recovered`, `stopped` or `ok`.
     pub health: Word,
     /// The loop it is in; null if `health` is not `looping`.
     pub looping: Option<Looping>,

@@ -95,8 +95,10 @@ pub struct SupervisorView {
     pub restarts_in_window: Option<u32>,
     /// Restarts that the window still allows, after which one more stops the supervisor; none if that is unknown.
     pub restarts_left: Option<u32>,
-    /// How it fares: gave up, failed or stopped if it is down, else what its worst child does.
+    /// How it fares: gave up, failed or stopped if it is down, silent if its node is, else what its worst child does.
     pub health: Health,
+    /// Since when its node is silent, in milliseconds since the Unix epoch; none if it is heard, or lives in this process.
+    pub silent_since: Option<u64>,
     /// Restarts ever, whatever their cause.
     pub total_restarts: u64,
     /// Failures ever: what OTP writes an error report for.
@@ -107,4 +109,21 @@ pub struct SupervisorView {
     pub child_counts: ChildCounts,
     /// Its children, at most [`MAX_LISTED_DYNAMIC`](super::MAX_LISTED_DYNAMIC) dynamic ones.
     pub children: Vec<ChildView>,
+}
+
+// === impl SupervisorView ===
+
+impl SupervisorView {
+    /// Its node is not heard since this moment, in milliseconds since the Unix epoch: what may have changed is unknown.
+    pub(super) fn fell_silent(&mut self, since: u64) {
+        self.silent_since = Some(since);
+        if !self.up {
+            return;
+        }
+        (self.health, self.uptime) = (Health::Silent, None);
+        (self.restarts_in_window, self.restarts_left) = (None, None);
+        for child in &mut self.children {
+            (child.health, child.uptime, child.next_try, child.looping) = (Health::Silent, None, None, None);
+        }
+    }
 }

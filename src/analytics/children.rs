@@ -1,5 +1,6 @@
 //! The children of one supervisor as its events show them. Pure: an event in, the view changed.
 
+mod counted;
 mod minutes;
 
 use std::collections::HashMap;
@@ -10,7 +11,7 @@ use foldhash::fast::RandomState;
 
 use super::health::{Deaths, Down, Health, Looping};
 use super::history::{HistoryEntry, HistoryEvent};
-use crate::event::{Action, Aggregated, ChildRef, Pid};
+use crate::event::{Action, ChildRef, Pid};
 pub use minutes::MINUTES_COUNTED;
 
 /// Dynamic children of one supervisor that are listed; those beyond are only counted. Static children are as many as
@@ -218,25 +219,6 @@ impl Children {
                 self.enter(child, None, &[], Doing::Stopped(Down::Failed), edit);
             }
             None => {}
-        }
-    }
-
-    /// `[supervisor, child, aggregate]`: what only the number is known of. A child that nothing else was ever told of is not
-    /// listed by it.
-    pub(super) fn counted(&mut self, child: &Arc<ChildRef>, of: Aggregated, count: u64, at: u64) {
-        let Some(entry) = self.fixed.get(&child.id).filter(|_| !child.dynamic) else { return };
-        let (running, doing) = (Doing::Running { pid: None, since: at }, entry.doing);
-        match of {
-            Aggregated::Started => self.enter(child, None, &[], running, |_| ()),
-            Aggregated::Restarted { .. } => self.enter(child, None, &[], running, |entry| entry.restarts += count),
-            Aggregated::Terminated { shutdown: false, .. } | Aggregated::StartErrors => {
-                self.enter(child, None, &[], doing, |entry| {
-                    if let Some(deaths) = &mut entry.deaths {
-                        deaths.count_many(count, at);
-                    }
-                });
-            }
-            Aggregated::Terminated { .. } => {}
         }
     }
 

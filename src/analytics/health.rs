@@ -41,6 +41,8 @@ pub enum Health {
     Looping,
     /// Its last run or start failed, and it stays down.
     Failed,
+    /// Its node is not heard: nobody knows how it fares. What else is shown of it is what was known last.
+    Silent,
     /// It died and is about to be started again.
     Restarting,
     /// It runs, but died within the [`SLOW_LOOP_WINDOW`].
@@ -120,10 +122,11 @@ const HOURS_PER_DAY: u64 = 24;
 
 impl Health {
     /// Every word, worst first.
-    pub const ALL: [Health; 7] = [
+    pub const ALL: [Health; 8] = [
         Health::GaveUp,
         Health::Looping,
         Health::Failed,
+        Health::Silent,
         Health::Restarting,
         Health::Recovered,
         Health::Stopped,
@@ -136,6 +139,7 @@ impl Health {
             Health::GaveUp => "gave_up",
             Health::Looping => "looping",
             Health::Failed => "failed",
+            Health::Silent => "silent",
             Health::Restarting => "restarting",
             Health::Recovered => "recovered",
             Health::Stopped => "stopped",

@@ -1,6 +1,6 @@
 //! The newest marks, which stand in the history of every supervisor. Pure.
 
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::changes::newest_before;
 use super::history::{EventType, Fact, HistoryEntry, HistoryEvent, HistoryFilter, Remains};
@@ -28,7 +28,7 @@ impl Marks {
     /// Keeps a mark; `epoch` is the zero of all [`HistoryEvent::at`].
     pub(super) fn push(&mut self, mark: &Mark, epoch: Instant) {
         let since = |duration: Duration| duration.as_nanos().try_into().unwrap_or(u64::MAX);
-        let timestamp = mark.time.system.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let timestamp = mark.time.unix_millis();
         self.newest.push(HistoryEvent {
             id: self.newest.total() + 1,
             at: since(mark.time.monotonic.saturating_duration_since(epoch)),

@@ -32,6 +32,7 @@ mod stories;
 #[cfg(test)]
 mod testing;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -55,7 +56,7 @@ pub use self::record::{INTENSITY_STAMPS_UNKNOWN, MAX_INTENSITY_STAMPS, Record};
 use self::registry::Registry;
 pub use self::stats::{FailureRate, MAX_SECONDS_COUNTED};
 pub use self::stories::{Part, Story, Telling, Told, stories};
-use crate::event::{Event, EventKind, Payload, SupervisorEvent, SupervisorRef};
+use crate::event::{Event, EventKind, NodeEvent, NodePayload, Payload, SupervisorEvent, SupervisorRef, Timestamp};
 use crate::telemetry::{AttachError, Handler, Telemetry, monotonic_now};
 
 /// The id of the handler that [`Analytics::attach`] attaches.
@@ -106,6 +107,9 @@ struct Shared {
     records: Registry<Record>,
     /// Beside the records: a mark belongs to all of them.
     marks: Mutex<Marks>,
+    /// Nodes that are not heard, and since when. Those that stay silent are forgotten with their supervisors.
+    silent: Mutex<HashMap<Arc<str>, Timestamp>>,
+    retention: Duration,
     /// Kept beside the records: a record is forgotten with its supervisor, a total must not be.
     total_restarts: AtomicU64,
     total_failures: AtomicU64,
@@ -129,6 +133,8 @@ impl Analytics {
             history_capacity: config.history_capacity,
             records: Registry::new(config.max_supervisors, config.retention),
             marks: Mutex::default(),
+            silent: Mutex::default(),
+            retention: config.retention,
             total_restarts: AtomicU64::new(0),
             total_failures: AtomicU64::new(0),
         };
@@ -140,7 +146,7 @@ impl Analytics {
     /// # Errors
     /// [`AttachError`] if another analytics server is attached to the bus.
     pub fn attach(&self, telemetry: &Telemetry) -> Result<(), AttachError> {
-        let kinds = [&EventKind::SUPERVISOR[..], &[EventKind::Mark]].concat();
+        let kinds = [&EventKind::SUPERVISOR[..], &[EventKind::Mark, EventKind::NodeUp, EventKind::NodeDown]].concat();
         telemetry.attach_shared(HANDLER_ID, &kinds, self.shared.clone())
     }
 
@@ -249,7 +255,15 @@ impl Analytics {
     pub fn supervisors(&self) -> Vec<SupervisorView> {
         let now = monotonic_now();
         self.shared.records.expire(now);
-        self.shared.records.rows().iter().map(|row| row.state.view(now)).collect()
+        let silent = self.shared.silent.lock().clone();
+        let view = |record: &Record| {
+            let mut view = record.view(now);
+            if let Some(since) = view.supervisor.node.as_ref().and_then(|node| silent.get(node)) {
+                view.fell_silent(since.unix_millis());
+            }
+            view
+        };
+        self.shared.records.rows().iter().map(|row| view(&row.state)).collect()
     }
 
     /// Supervisors that live and share [`OTHER`](registry::OTHER), because there are more than are kept apart.
@@ -284,6 +298,20 @@ impl Shared {
             self.records.ended(&event.supervisor, event.time.monotonic);
         }
     }
+
+    fn heard(&self, event: &NodeEvent) {
+        let Some(node) = &event.node else { return };
+        let mut silent = self.silent.lock();
+        match event.payload {
+            NodePayload::Up => drop(silent.remove(node)),
+            NodePayload::Down => {
+                let now = event.time.monotonic;
+                silent.retain(|_, since| now.saturating_duration_since(since.monotonic) <= self.retention);
+                silent.insert(node.clone(), event.time);
+            }
+            NodePayload::Report(_) | NodePayload::Limit(_) => {}
+        }
+    }
 }
 
 impl Handler for Shared {
@@ -291,7 +319,8 @@ impl Handler for Shared {
         match event {
             Event::Supervisor(event) => self.apply(event),
             Event::Mark(mark) => self.marks.lock().push(mark, self.epoch),
-            Event::HandlerFailure(_) | Event::Span(_) | Event::Node(_) => {}
+            Event::Node(event) => self.heard(event),
+            Event::HandlerFailure(_) | Event::Span(_) => {}
         }
     }
 }

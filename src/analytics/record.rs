@@ -1,7 +1,7 @@
 //! Everything known of one supervisor name, behind one lock that is held for one event or one answer.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -196,6 +196,7 @@ impl Record {
             restarts_in_window,
             restarts_left: limit.zip(restarts_in_window).map(|(limit, inside)| limit.saturating_sub(inside)),
             health: state.health(up, child_counts, &children),
+            silent_since: None,
             total_restarts: totals.restarts,
             total_failures: totals.failures,
             last_end: state.last_end.as_ref().map(|end| state.entry(end)),
@@ -372,7 +373,7 @@ impl RecordState {
 
     /// Makes the history's next event.
     fn next_event(&self, time: Timestamp, child: Option<&Arc<ChildRef>>, fact: Fact) -> HistoryEvent {
-        let timestamp = time.system.duration_since(UNIX_EPOCH).map_or(0, millis);
+        let timestamp = time.unix_millis();
         HistoryEvent { id: self.history.next_id(), at: self.newest, timestamp, child: child.cloned(), fact }
     }
 

@@ -61,6 +61,7 @@ impl Screen {
     pub(super) fn painted(&self, health: Health, text: &str) -> String {
         let code = match health {
             Health::GaveUp | Health::Looping | Health::Failed => "31;1",
+            Health::Silent => "35",
             Health::Restarting => "33",
             Health::Recovered => "36",
             Health::Stopped => "2",

@@ -49,7 +49,7 @@ pub(super) async fn run(
         }
     }
     let children = supervisors.iter().flat_map(|one| &one.children).map(|child| &child.health);
-    let is_trouble = |word: &str| screen::health(word) <= Health::Failed;
+    let is_trouble = |word: &str| screen::health(word) <= Health::Silent;
     let trouble = supervisors.iter().map(|one| &one.health).chain(children).any(|word| is_trouble(word));
     Ok(if trouble { Found::Trouble } else { Found::Fine })
 }
@@ -68,14 +68,16 @@ fn show(screen: &mut Screen, supervisors: &[Supervisor], now: u64, all: bool) {
     }
     let mut rows = Vec::new();
     for supervisor in supervisors {
-        if !supervisor.up {
+        let is_silent = supervisor.silent_since.is_some();
+        if !supervisor.up || is_silent {
             rows.push((screen::health(&supervisor.health), own_row(supervisor, now)));
         }
         let mut well = 0;
         for child in &supervisor.children {
             let health = screen::health(&child.health);
             // A supervisor that runs has rows of its own.
-            let is_shown = health <= Health::Recovered || all && child.child_type != "supervisor";
+            let is_news = if is_silent { child.deaths_day > 0 } else { health <= Health::Recovered };
+            let is_shown = is_news || all && child.child_type != "supervisor";
             if is_shown {
                 rows.push((health, row(supervisor, child, now)));
             } else if health == Health::Ok && child.child_type != "supervisor" {
@@ -89,7 +91,7 @@ fn show(screen: &mut Screen, supervisors: &[Supervisor], now: u64, all: bool) {
         if stopped > 0 && supervisor.up && !all {
             rows.push((Health::Stopped, folded(supervisor, Health::Stopped, stopped)));
         }
-        if supervisor.up && supervisor.children.is_empty() {
+        if supervisor.up && !is_silent && supervisor.children.is_empty() {
             rows.push((Health::Ok, folded(supervisor, Health::Ok, 0)));
         }
     }
@@ -104,7 +106,8 @@ fn show(screen: &mut Screen, supervisors: &[Supervisor], now: u64, all: bool) {
 /// `1 looping, 2 recovered, 14 ok`, of children; supervisors that are down count as well.
 fn summary(screen: &Screen, supervisors: &[Supervisor]) -> String {
     let children = supervisors.iter().flat_map(|one| &one.children).map(|child| screen::health(&child.health));
-    let down = supervisors.iter().filter(|one| !one.up).map(|one| screen::health(&one.health));
+    let down =
+        supervisors.iter().filter(|one| !one.up || one.silent_since.is_some()).map(|one| screen::health(&one.health));
     let all: Vec<_> = children.chain(down).collect();
     let parts = Health::ALL.into_iter().filter_map(|health| {
         let count = all.iter().filter(|one| **one == health).count();
@@ -143,7 +146,13 @@ fn own_row(supervisor: &Supervisor, now: u64) -> [String; 7] {
         "–".into(),
         "–".into(),
         end.map_or_else(|| "–".into(), |end| times::ago(end.timestamp, now)),
-        end.map_or_else(|| "–".into(), explain::what),
+        match (supervisor.silent_since, end) {
+            (Some(since), _) if supervisor.up => {
+                format!("its node is not heard for {}", times::lasting(now.saturating_sub(since)))
+            }
+            (_, Some(end)) => explain::what(end),
+            (_, None) => "–".into(),
+        },
         "–".into(),
     ]
 }
@@ -152,7 +161,9 @@ fn folded(supervisor: &Supervisor, health: Health, children: usize) -> [String; 
     let noun = if children == 1 { "child" } else { "children" };
     let up = supervisor.uptime_ms.map_or_else(|| "–".into(), times::lasting);
     let dash = || "–".to_owned();
-    let name = format!("{} ({children} {noun})", named(&supervisor.name, None, supervisor.node.as_deref()));
+    let name = named(&supervisor.name, None, supervisor.node.as_deref());
+    // A node does not tell of children that fare well.
+    let name = if children == 0 && supervisor.node.is_some() { name } else { format!("{name} ({children} {noun})") };
     [screen::word(health), name, up, dash(), dash(), dash(), budget(supervisor)]
 }
 

@@ -55,7 +55,7 @@ pub(super) async fn run(
     let marks = [&of[..], &[("event", "mark")]].concat();
     let marks: History = shape(client, &client.get("history", &marks).await?)?;
     headline(screen, &subject, answer.now);
-    state(screen, &subject, &supervisors);
+    state(screen, &subject, &supervisors, answer.now);
     show_causes(screen, &causes.causes, Some(&*subject.label).filter(|label| *label != subject.id), answer.now);
     restarts(screen, &history.events, answer.now);
     let last = subject.child.and_then(|child| child.last_death.as_ref());
@@ -176,7 +176,7 @@ fn headline(screen: &mut Screen, subject: &Subject<'_>, now: u64) {
     });
 }
 
-fn state(screen: &mut Screen, subject: &Subject<'_>, all: &[Supervisor]) {
+fn state(screen: &mut Screen, subject: &Subject<'_>, all: &[Supervisor], now: u64) {
     let supervisor = subject.supervisor;
     let name = plain(&supervisor.name);
     if let (true, Some(left), Some(max), Some(seconds)) =
@@ -195,6 +195,10 @@ fn state(screen: &mut Screen, subject: &Subject<'_>, all: &[Supervisor]) {
             (Some(_), None) => format!("{name} is down, as all above it are, and nobody starts it again"),
             (None, None) => format!("{name} is down, and nobody starts it again"),
         },
+        _ if supervisor.silent_since.is_some() => {
+            let silent = supervisor.silent_since.map_or(0, |since| now.saturating_sub(since));
+            format!("nobody knows: its node is not heard for {}", lasting(silent))
+        }
         Some(Child { next_try_ms: Some(ms), .. }) => format!("tried again in {}", lasting(*ms)),
         Some(Child { uptime_ms: Some(ms), .. }) => format!("nothing: it runs, for {} now", lasting(*ms)),
         Some(child) if child.state == "restarting" => "is being started again".into(),
@@ -342,7 +346,7 @@ async fn of_supervisor(
     if supervisor.up {
         screen.line(&format!("  budget       {}", super::status::budget(supervisor)));
     } else {
-        state(screen, &nobody, all);
+        state(screen, &nobody, all, now);
     }
     if let Some(end) = supervisor.last_end.as_ref().filter(|_| supervisor.up) {
         screen.line(&format!("  before       {}, {}", plain(&what(end)), clock(end.timestamp)));

@@ -155,6 +155,13 @@ pub struct Timestamp {
     pub system: SystemTime,
 }
 
+impl Timestamp {
+    /// Milliseconds since the Unix epoch; 0 before it.
+    pub fn unix_millis(&self) -> u64 {
+        self.system.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    }
+}
+
 /// One thing that happened, as handlers receive it.
 #[derive(Clone, Debug)]
 pub enum Event {

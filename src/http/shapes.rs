@@ -246,6 +246,7 @@ pub(crate) fn supervisor(view: &analytics::SupervisorView, output: LastOutput) -
         restarts_in_window: view.restarts_in_window,
         restarts_left: view.restarts_left,
         health: Word::Borrowed(view.health.as_str()),
+        silent_since: view.silent_since,
         uptime_ms: view.uptime.map(millis),
         total_restarts: view.total_restarts,
         total_failures: view.total_failures,

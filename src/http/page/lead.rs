@@ -72,7 +72,11 @@ impl Scene<'_> {
             child: line(id),
             href: href(&node.view.supervisor, Some(id)),
             spark: self.spark(node, Some(id)),
-            since: child.looping.map(|looping| (self.moment(looping.since), pace(&looping))),
+            since: match (&child.looping, node.view.silent_since) {
+                (Some(looping), _) => Some((self.moment(looping.since), pace(looping))),
+                (None, Some(since)) => Some((self.moment(since), "nothing was heard of its node".into())),
+                (None, None) => None,
+            },
             changed,
             why: child.last_death.as_ref().map(|entry| self.death(entry)),
             share: share(&causes, child.reason_fingerprint, Some(label).filter(|label| *label != id)),

@@ -69,6 +69,7 @@ pub(super) fn next(node: &Node, child: &ChildView) -> Vec<String> {
     match child.health {
         Health::GaveUp => return vec![format!("Nothing: {name} gave up, and all its children are down. {above}")],
         Health::Failed => return vec!["Nothing: it stays down until somebody starts it.".into()],
+        Health::Silent => return vec!["Nobody knows: its node is not heard. What stands here was known last.".into()],
         _ => {}
     }
     let mut sentences = Vec::new();

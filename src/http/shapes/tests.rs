@@ -201,6 +201,7 @@ fn a_supervisor_has_its_shape() {
         restarts_in_window: Some(1),
         restarts_left: Some(2),
         health: Health::Looping,
+        silent_since: None,
         total_restarts: 213,
         total_failures: 214,
         last_end: None,
@@ -213,7 +214,7 @@ fn a_supervisor_has_its_shape() {
     let golden = json!({
         "name": "payments/workers", "node": null, "id": "task-1", "parent": "payments", "up": true,
         "strategy": "rest_for_one", "max_restarts": 3, "max_seconds": 5, "restarts_in_window": 1, "restarts_left": 2,
-        "health": "looping", "uptime_ms": 9000, "total_restarts": 213, "total_failures": 214, "last_end": null,
+        "health": "looping", "silent_since": null, "uptime_ms": 9000, "total_restarts": 213, "total_failures": 214, "last_end": null,
         "children": [
             {"id": "mailer", "label": "mailer", "pid": "42", "state": "running", "type": "worker", "restart": "transient", "restarts": 3,
              "uptime_ms": 1234, "next_try_ms": null, "last_death": null, "reason_fingerprint": null, "health": "ok",
@@ -232,6 +233,7 @@ fn a_supervisor_has_its_shape() {
         restarts_in_window: None,
         restarts_left: None,
         health: Health::GaveUp,
+        silent_since: Some(1_700_000_000_000),
         uptime: None,
         last_end: Some(entry(Fact::SupervisorTerminated {
             reason,
@@ -244,7 +246,7 @@ fn a_supervisor_has_its_shape() {
     let golden = json!({
         "name": "payments/workers", "node": null, "id": "task-1", "parent": null, "up": false, "strategy": null,
         "max_restarts": null, "max_seconds": null, "restarts_in_window": null, "restarts_left": null,
-        "health": "gave_up", "uptime_ms": null, "total_restarts": 213, "total_failures": 214, "children": [],
+        "health": "gave_up", "silent_since": 1_700_000_000_000_u64, "uptime_ms": null, "total_restarts": 213, "total_failures": 214, "children": [],
         "last_end": {
             "id": 7, "timestamp": 1_700_000_000_123_u64, "time": "2023-11-14T22:13:20.123Z",
             "event_type": "supervisor_terminated", "supervisor_name": "payments/workers", "node": null,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use restart_exporter::analytics::Health;
 use restart_exporter::beam::NodeLimits;
 use restart_exporter::beam::session::Refusal;
 use restart_exporter::event::{NodeLimit, NodePayload};
@@ -109,6 +110,22 @@ async fn a_silent_node_is_down_until_it_is_heard_again() {
     assert_eq!((node(&session, "events_lost_total"), node(&session, "tap_reinstalls_total")), (3.0, 2.0));
     session.says(&agent::stats(session.node_us(), 3, 3)).unwrap();
     assert_eq!((node(&session, "events_lost_total"), node(&session, "tap_reinstalls_total")), (3.0, 3.0));
+}
+
+// What became of the supervisors of a node that is not heard is not known; that they run is what was known last.
+#[tokio::test(start_paused = true)]
+async fn nobody_knows_how_the_supervisors_of_a_silent_node_fare() {
+    let mut session = Session::with(&[Sup::default()]);
+    session.reports(&[Report { kind: "started", ..Report::default() }]);
+    let view = |session: &Session| session.analytics.supervisors().remove(0);
+    assert_eq!((view(&session).health, view(&session).silent_since), (Health::Ok, None));
+    session.passes(16_000);
+    let silent = view(&session);
+    assert_eq!((silent.health, silent.children[0].health), (Health::Silent, Health::Silent));
+    assert_eq!((silent.uptime, silent.restarts_left, silent.children[0].uptime), (None, None, None));
+    assert_eq!(silent.silent_since, Some(session.now().unix_millis()));
+    session.says(&agent::stats(session.node_us(), 0, 0)).unwrap();
+    assert_eq!((view(&session).health, view(&session).silent_since), (Health::Ok, None));
 }
 
 // A node that never comes back is forgotten with its supervisors; until then they are not said to have ended.
