@@ -127,7 +127,7 @@
     counters,    % atomics
     waiting,     % ordered_set {Number, Entry}: from the tap to the agent
     unacked,     % set {Seq, Number, Pid of a supervisor that is down | undefined, Record}
-    sums,        % ordered_set {{Pid, Phase, Kind, Class, Child}, Count, Name}: what the tap counted
+    sums,        % ordered_set {{Phase, Pid, Kind, Class, Child}, Count, Name, Seq of the record that has them}: what the tap counted
     sups,        % set {Pid, Key, #sup{}}
     incarnation  % 16 random bytes
 }).
@@ -329,10 +329,10 @@ record(Label, Report, Level, Sup, Meta, {Generation, _, Counters, Waiting, Sums}
                     Size =:= 0 andalso wake(wake),
                     Size =:= ?BATCH andalso wake(drain);
                 {counting, Phase} ->
-                    Row = {Sup, Phase, Kind, Class, Child},
+                    Row = {Phase, Sup, Kind, Class, Child},
                     case ets:info(Sums, size) < ?MAX_ROWS orelse ets:member(Sums, Row) of
                         true ->
-                            ets:update_counter(Sums, Row, {2, N}, {Row, 0, limit(Name)}),
+                            ets:update_counter(Sums, Row, {2, N}, {Row, 0, limit(Name), 0}),
                             atomics:add(Counters, ?AGGREGATED, 1);
                         false -> atomics:add(Counters, ?LOST, 1)
                     end
@@ -349,7 +349,8 @@ room(Counters, Waiting) ->
             case ets:info(Waiting, size) of
                 Size when Size < ?MAX_WAITING -> {waiting, Size};
                 _ ->
-                    _ = atomics:compare_exchange(Counters, ?PHASE, Phase, Phase + 1),
+                    %% The agent may have taken all by now, and would not look again.
+                    atomics:compare_exchange(Counters, ?PHASE, Phase, Phase + 1) =:= ok andalso wake(wake),
                     {counting, Phase + 1}
             end
     end.
@@ -413,8 +414,10 @@ frame([{M, F, A, [{file, File}, {line, Line} | _]} | _], _, _) when is_atom(M), 
 frame([_ | Rest], First, Left) when Left > 0 -> frame(Rest, First, Left - 1);
 frame(_, {M, F, A, _}, _) -> {M, F, arity(A), undefined, 0}.
 
-arity(A) when is_list(A) -> length(A);
-arity(A) -> A.
+%% What looks like a frame of a stack may be a reason of the application's own.
+arity(A) when is_integer(A) -> A;
+arity(A) when is_list(A) -> try length(A) catch error:_ -> undefined end;
+arity(_) -> undefined.
 
 %% A copy of bounded size, which holds on to nothing large.
 limit(Term) -> element(1, limit(Term, ?MAX_DEPTH, ?MAX_TERMS)).
@@ -577,7 +580,8 @@ init({agent, Shared, Options}) ->
     erlang:send_after(?TICK_MS, self(), tick),
     erlang:send_after(?CHECK_TAP_MS, self(), check_tap),
     erlang:send_after(?HEARTBEAT_MS, self(), heartbeat),
-    Asker = spawn_link(fun() -> asker(?ASK_AT_ONCE, Shared) end),
+    %% What waits there must not be collected again and again with the answers.
+    Asker = spawn_opt(fun() -> asker(?ASK_AT_ONCE, Shared) end, [link, {message_queue_data, off_heap}]),
     {ok, scan(watch_logger(State#agent{asker = Asker}))}.
 
 handle_call(status, _, #agent{phase = Phase, last_error = Error, resumed = Resumed} = S) ->
@@ -655,7 +659,7 @@ terminate(_, #keeper{agent = Agent}) ->
 terminate(Reason, #agent{shared = Shared} = S) ->
     case Reason of
         normal ->
-            say_bye(ship(sum_up({'_', '_'}, drain_all(S))), <<"stopped">>);
+            say_bye(ship(sum_up({'_', '_', '_', '_', '_'}, drain_all(S))), <<"stopped">>);
         _ ->
             %% The keeper is gone, and the tables with it. Or this is a defect: then the keeper starts the next agent at once.
             case whereis(?KEEPER) of
@@ -673,8 +677,13 @@ terminate(Reason, #agent{shared = Shared} = S) ->
 format_status(_, [_, State]) -> [{data, [{"State", element(1, State)}]}].
 
 start_agent(#keeper{shared = Shared, options = Options} = S) ->
-    {ok, Agent} = gen_server:start_link({local, ?AGENT}, ?MODULE, {agent, Shared, Options}, [{spawn_opt, [{message_queue_data, off_heap}]}]),
-    S#keeper{agent = Agent, started_ms = erlang:monotonic_time(millisecond)}.
+    case gen_server:start_link({local, ?AGENT}, ?MODULE, {agent, Shared, Options}, [{spawn_opt, [{message_queue_data, off_heap}]}]) of
+        {ok, Agent} -> S#keeper{agent = Agent, started_ms = erlang:monotonic_time(millisecond)};
+        %% The agent of a keeper that was killed has not ended yet.
+        {error, _} ->
+            erlang:send_after(?BACKOFF_MIN_MS, self(), start_agent),
+            S
+    end.
 
 %% Without crypto, which a release may lack.
 incarnation() ->
@@ -689,11 +698,15 @@ backoff(Attempts) ->
 %% === from the tap to the ring of what is not acked ===
 
 %% What a dead agent had begun: an event that is in the ring is not taken again, and all known supervisors are monitored.
-recover(#shared{counters = Counters, waiting = Waiting, unacked = Unacked, sups = Sups}) ->
+recover(#shared{counters = Counters, waiting = Waiting, unacked = Unacked, sups = Sups} = Shared) ->
     Last = atomics:get(Counters, ?SEQ),
     lists:foreach(fun(Seq) ->
         case ets:lookup(Unacked, Seq) of
-            [{_, Number, _, _}] -> ets:delete(Waiting, Number), atomics:put(Counters, ?SEQ, Seq);
+            [{_, Number, Pid, _}] ->
+                ets:delete(Waiting, Number),
+                atomics:put(Counters, ?SEQ, Seq),
+                [ets:insert(Sups, {Pid, Key, Sup#sup{down = true}}) || {_, Key, Sup} <- ets:lookup(Sups, Pid)],
+                subtract(Seq, Number, Shared);
             [] -> ok
         end
     end, [Last, Last + 1]),
@@ -733,7 +746,9 @@ take(#agent{shared = #shared{counters = Counters, waiting = Waiting}} = S, Left,
             {Any, counted(S)};
         Number ->
             [{_, Entry}] = ets:lookup(Waiting, Number),
-            S1 = read(Number, Entry, counted(S)),
+            S0 = counted(S),
+            %% An event that cannot be read must not be met again and again.
+            S1 = try read(Number, Entry, S0) catch error:_ -> atomics:add(Counters, ?LOST, 1), S0 end,
             ets:delete(Waiting, Number),
             take(S1, case Left of all -> all; _ -> Left - 1 end, some)
     end.
@@ -763,10 +778,13 @@ read(Number, {event, Pid, Name, Dynamic, Kind, Level, Time, Child, ChildPid, N, 
 read(Number, {down, Pid, Time, Class, Reason}, S) ->
     case ets:lookup(S#agent.shared#shared.sups, Pid) of
         [{_, Key, #sup{down = false} = Sup}] ->
-            S1 = sum_up({Pid, '_'}, tell(Pid, S)),
-            ets:insert(S#agent.shared#shared.sups, {Pid, Key, Sup#sup{down = true}}),
+            %% What is counted in the phase that is under way, and of this supervisor.
+            Phase = atomics:get(S#agent.shared#shared.counters, ?PHASE),
+            S1 = sum_up({Phase, Pid, '_', '_', '_'}, tell(Pid, S)),
             emit(S1, Pid, {down, Reason}),
-            append(Number, Pid, {down, Time, Key, reason(Class, Reason)}, S1);
+            S2 = append(Number, Pid, {down, Time, Key, reason(Class, Reason)}, S1),
+            ets:insert(S#agent.shared#shared.sups, {Pid, Key, Sup#sup{settled = true, down = true}}),
+            S2;
         _ -> S
     end.
 
@@ -789,24 +807,22 @@ flag(_, _, _, _, _) -> none.
 %% What was counted in a phase that is over. Asked for each event, after it was taken: a tap may count on for a moment in a phase
 %% that has just ended, but its supervisor reports the next event only after that.
 counted(#agent{shared = #shared{counters = Counters, sums = Sums}} = S) ->
-    case ets:info(Sums, size) of
-        0 -> S;
-        _ ->
+    case ets:first(Sums) of
+        '$end_of_table' -> S;
+        {Oldest, _, _, _, _} ->
             case atomics:get(Counters, ?PHASE) of
-                Phase when Phase band 1 =:= 0 -> sum_up({'_', Phase}, S);
+                Phase when Oldest < Phase -> counted(sum_up({Oldest, '_', '_', '_', '_'}, S));
                 _ -> S
             end
     end.
 
-%% Rows of a supervisor, or of the phases before one, become numbered records, 100 rows each: deaths before the starts that follow
-%% from them.
-sum_up({Pid, Before}, #agent{shared = #shared{sums = Sums}, sums_since = Since} = S) ->
-    Guards = [{'<', '$1', Before} || Before =/= '_'],
-    case ets:select(Sums, [{{{Pid, '$1', '_', '_', '_'}, '_', '_'}, Guards, ['$_']}]) of
+%% Rows with such keys become numbered records, 100 rows each: deaths before the starts that follow from them.
+sum_up(Key, #agent{shared = #shared{sums = Sums}, sums_since = Since} = S) ->
+    case ets:select(Sums, [{{Key, '_', '_', '_'}, [], ['$_']}]) of
         [] -> S;
         Rows ->
             Now = erlang:system_time(microsecond),
-            {Starts, Others} = lists:partition(fun({{_, _, Kind, _, _}, _, _}) -> Kind =:= started end, Rows),
+            {Starts, Others} = lists:partition(fun({{_, _, Kind, _, _}, _, _, _}) -> Kind =:= started end, Rows),
             nothing_counted(sum_up(Others ++ Starts, Since, Now, S))
     end.
 
@@ -818,24 +834,32 @@ nothing_counted(#agent{shared = #shared{sums = Sums}} = S) ->
     end.
 
 sum_up([], _, _, S) -> S;
-sum_up(Rows, Since, Now, #agent{shared = #shared{sums = Sums, counters = Counters}} = S) ->
+sum_up(Rows, Since, Now, #agent{shared = #shared{counters = Counters} = Shared} = S) ->
     {Some, Rest} = lists:split(min(?BATCH, length(Rows)), Rows),
-    {Records, S1} = lists:foldl(fun({{Pid, _, Kind, Class, Child}, Count, Name}, {Records, S0}) ->
+    {Records, S1} = lists:foldl(fun({{_, Pid, Kind, Class, Child}, Count, Name, _}, {Records, S0}) ->
         case know(Pid, #{name => Name}, S0) of
             {ok, Key, S2} -> {[{Key, Kind, element(3, Child), Class, Count, child(Child)} | Records], tell(Pid, S2)};
             {full, S2} -> atomics:add(Counters, ?LOST, Count), {Records, S2}
         end
     end, {[], S}, Some),
-    S2 = case Records of
-        [] -> S1;
-        _ -> append(none, undefined, {agg, Since, Now, Records}, S1)
-    end,
-    lists:foreach(fun({Row, Count, _}) ->
-        %% The tap may have counted on meanwhile.
-        ets:update_counter(Sums, Row, {2, -Count}),
-        ets:match_delete(Sums, {Row, 0, '_'})
-    end, Some),
+    Counts = {rows, [{Row, Count} || {Row, Count, _, _} <- Some]},
+    %% A record stands for rows of supervisors beyond the limit as well: it says that they were taken.
+    S2 = append(Counts, undefined, {agg, Since, Now, lists:reverse(Records)}, S1),
+    subtract(atomics:get(Counters, ?SEQ), Counts, Shared),
     sum_up(Rest, Since, Now, S2).
+
+%% Takes from the rows what the record of this number has of them; the tap may have counted on meanwhile. Each row tells which
+%% record did so last: a crash of the agent between two of these lines neither loses nor doubles a count, see recover/1.
+subtract(Seq, {rows, Counts}, #shared{unacked = Unacked, sums = Sums}) ->
+    lists:foreach(fun({Row, Count}) ->
+        case ets:lookup(Sums, Row) of
+            [{_, _, _, Last}] when Last =/= Seq -> ets:update_counter(Sums, Row, [{2, -Count}, {4, Seq - Last}]);
+            _ -> ok
+        end
+    end, Counts),
+    _ = ets:update_element(Unacked, Seq, {2, none}),
+    lists:foreach(fun({Row, _}) -> ets:match_delete(Sums, {Row, 0, '_', '_'}) end, Counts);
+subtract(_, _, _) -> ok.
 
 %% === to the exporter ===
 
@@ -968,13 +992,18 @@ send_sup(Pid, Key, Sup, #agent{told = Told} = S) ->
 is_tellable(#sup{kind = Kind, id = Id, settled = Settled, down = Down}) ->
     Kind =/= unnamed orelse Id =/= undefined orelse Settled orelse Down.
 
-%% Says what is known of a supervisor before it is first mentioned on a connection.
-tell(Pid, #agent{phase = live, told = Told} = S) ->
-    case ets:lookup(S#agent.shared#shared.sups, Pid) of
-        [{_, Key, Sup}] when not is_map_key(Key, Told) -> send_sup(Pid, Key, Sup, S);
-        _ -> S
-    end;
-tell(_, S) -> S.
+%% Says what is known of a supervisor before it is first mentioned on a connection. One that was mentioned is in each snapshot from
+%% then on: the events that speak of it may be sent again.
+tell(Pid, #agent{phase = Phase, told = Told, shared = #shared{sups = Sups}} = S) ->
+    case ets:lookup(Sups, Pid) of
+        [{_, Key, Sup}] ->
+            Sup#sup.settled orelse ets:insert(Sups, {Pid, Key, Sup#sup{settled = true}}),
+            case Phase =:= live andalso not is_map_key(Key, Told) of
+                true -> send_sup(Pid, Key, Sup, S);
+                false -> S
+            end;
+        [] -> S
+    end.
 
 %% Sends what was not sent on this connection: events in frames of 100, the others each in its own.
 ship(#agent{phase = live, sent = Sent, shared = #shared{counters = Counters}} = S) ->
@@ -1040,11 +1069,15 @@ know(Pid, Hints, #agent{shared = #shared{sups = Sups, counters = Counters}} = S)
             case rows(Sups) < ?MAX_SUPERVISORS of
                 true ->
                     {Parent, S1} = parent(Pid, maps:get(depth, Hints, 32), S),
-                    Sup = look(Pid, named(Hints, #sup{parent = Parent, id = maps:get(id, Hints, id_in_parent(Pid, S)), seen_us = erlang:system_time(microsecond)})),
+                    Id = case Hints of
+                        #{id := Known} -> Known;
+                        _ -> id_in_parent(Pid, S)
+                    end,
+                    Sup = look(Pid, named(Hints, #sup{parent = Parent, id = Id, seen_us = erlang:system_time(microsecond)})),
                     Key = atomics:add_get(Counters, ?KEY, 1),
                     ets:insert(Sups, {Pid, Key, Sup}),
                     monitor(process, Pid),
-                    S1#agent.asker ! {ask, Pid},
+                    ask_soon(Pid, S1),
                     {ok, Key, S1};
                 false ->
                     atomics:add(Counters, ?OVER, 1),
@@ -1139,7 +1172,8 @@ id_in_parent(Pid, #agent{shared = #shared{waiting = Waiting}}) ->
     end.
 
 %% The start of a supervisor says where it stands.
-child_started(started, {Id, _, _, supervisor, _, _}, Child, Parent, #agent{shared = #shared{sups = Sups}} = S) when is_pid(Child) ->
+child_started(started, {Id, _, _, supervisor, _, _}, Child, Parent, #agent{shared = #shared{sups = Sups}} = S)
+  when is_pid(Child), node(Child) =:= node() ->
     case know(Child, #{id => id(Id)}, S) of
         {ok, Key, S1} ->
             [{_, ParentKey, _}] = ets:lookup(Sups, Parent),
@@ -1183,7 +1217,7 @@ found({Pid, Behaviour}, #agent{shared = #shared{sups = Sups}} = S) ->
     case ets:lookup(Sups, Pid) of
         [{_, _, #sup{asked = true}}] -> S;
         [_] ->
-            S#agent.asker ! {ask, Pid},
+            ask_soon(Pid, S),
             S;
         [] ->
             case know(Pid, #{behaviour => Behaviour}, S) of
@@ -1197,14 +1231,27 @@ found({Pid, Behaviour}, #agent{shared = #shared{sups = Sups}} = S) ->
             end
     end.
 
+%% Where too many wait to be asked, the next scan finds those that are still there.
+ask_soon(Pid, #agent{asker = Asker}) ->
+    case process_info(Asker, message_queue_len) of
+        {_, Length} when Length < ?MAX_SUPERVISORS -> Asker ! {ask, Pid}, ok;
+        _ -> ok
+    end.
+
 %% Asks supervisors for their state, one after the other. What it gets holds start arguments; only a few words of it leave the process.
 asker(AtOnce, Shared) ->
     receive
         {ask, Pid} ->
-            whereis(?AGENT) ! {answer, Pid, ask(Pid, Shared)},
-            AtOnce > 0 orelse timer:sleep(?ASK_PAUSE_MS),
-            erlang:garbage_collect(),
-            asker(max(0, AtOnce - 1), Shared)
+            Answer = ask(Pid, Shared),
+            whereis(?AGENT) ! {answer, Pid, Answer},
+            case Answer of
+                %% Nothing was asked that would have cost it time, or us memory; it may have ended long ago.
+                unknown -> asker(AtOnce, Shared);
+                _ ->
+                    AtOnce > 0 orelse timer:sleep(?ASK_PAUSE_MS),
+                    erlang:garbage_collect(),
+                    asker(max(0, AtOnce - 1), Shared)
+            end
     after ?TICK_MS -> asker(?ASK_AT_ONCE, Shared)
     end.
 
@@ -1382,7 +1429,8 @@ print([_ | _] = List) ->
 print(Term) -> cut(shown(Term, ?MAX_NAME), ?MAX_NAME).
 
 to_text(Binary) when is_binary(Binary) -> utf8(Binary);
-to_text(List) -> utf8(unicode:characters_to_binary(List)).
+to_text(List) ->
+    try utf8(unicode:characters_to_binary(List)) catch error:_ -> <<>> end.
 
 %% A term in Erlang's notation, on one line; names of Elixir modules bare.
 shown(Term, Max) ->

@@ -137,3 +137,54 @@ async fn a_hundred_thousand_tasks_that_die_at_once_are_counted_to_the_last() {
     assert_eq!((metrics.sum(TERMINATIONS, &[crowd]), metrics.sum(RESTARTS, &[crowd])), (100_000.0, 0.0));
     assert_eq!(metrics.sum(LOST, &[]), 0.0);
 }
+
+// A reason may be anything, also what looks like a stack and is none: it is told, and what comes after it as well.
+#[tokio::test]
+async fn a_reason_that_looks_like_a_stack_does_not_stop_the_agent() {
+    let exporter = Exporter::start().await;
+    let mut node = NodeBuilder::erlang().start();
+    node.watch(&exporter).await;
+    stormy(&mut node).await;
+    for reason in
+        ["{invalid, [{users, email, required, missing}]}", "{invalid, [{m, f, [a|b], [{file, 1}, {line, 2}]}]}"]
+    {
+        node.ask(&format!("tree:die(s, {reason}), tree:await(s).")).await;
+    }
+    node.check("tree:storm(s, 10).", "ok").await;
+    let storm = ("supervisor", "storm");
+    exporter.counts(RESTARTS, &[storm, ("cause", "failure")], 12.0).await;
+    exporter.counts(TERMINATIONS, &[storm, ("reason", "error")], 2.0).await;
+    assert_eq!(exporter.metrics().await.sum(LOST, &[]), 0.0);
+}
+
+// The supervisor of the application starts the keeper again, once, and never has to give up for it.
+#[tokio::test]
+async fn a_keeper_that_is_killed_costs_its_supervisor_one_restart() {
+    let exporter = Exporter::start().await;
+    let mut node = NodeBuilder::erlang().start();
+    let spec = format!("restart_agent:child_spec(#{{address => \"{}\"}})", exporter.address());
+    node.ask(&format!("tree:start(top, #{{intensity => 1}}, [{spec}]).")).await;
+    node.status("connection", "live").await;
+    node.check("exit(tree:await(restart_agent_keeper), kill).", "true").await;
+    sleep(Duration::from_millis(500)).await;
+    node.status("connection", "live").await;
+    node.check("is_pid(whereis(top)).", "true").await;
+    stormy(&mut node).await;
+    node.check("tree:storm(s, 10).", "ok").await;
+    exporter.counts(TERMINATIONS, &[("supervisor", "storm"), ("reason", "killed")], 10.0).await;
+}
+
+// A supervisor without a name is told when it was asked where it stands; its events do not wait for that.
+#[tokio::test]
+async fn many_supervisors_without_a_name_are_told_before_their_events() {
+    let exporter = Exporter::start().await;
+    let mut node = NodeBuilder::erlang().start();
+    node.watch(&exporter).await;
+    let start = "lists:foreach(fun(N) -> {ok, S} = supervisor:start_link(tree, {#{intensity => 9}, []}), \
+        supervisor:start_child(S, tree:child(list_to_atom(\"w\" ++ integer_to_list(N)))) end, lists:seq(1, 300)).";
+    node.check(start, "ok").await;
+    node.status("queue", "0").await;
+    let metrics = exporter.metrics().await;
+    assert_eq!(metrics.sum("restart_exporter_telemetry_events_dropped_total", &[]), 0.0);
+    exporter.counts("supervisor_child_start_attempts_total", &[("supervisor", "tree")], 300.0).await;
+}
