@@ -1,6 +1,6 @@
 //! The commands that ask a running exporter: clients of its HTTP API, one file a command.
 //!
-//! Exit status: 0; 1 if `status` found trouble; 2 if there is no answer, with one line on standard error that says why.
+//! Exit status: 0; 1 if `status` found trouble; 2 if there is no answer or it could not be written, with one line on standard error that says why.
 
 mod connect;
 mod events;
