@@ -230,7 +230,8 @@ impl Scene<'_> {
         let href = href(&node.view.supervisor, Some(&child.child.id));
         Row {
             key: match &child.pid {
-                Some(pid) if child.child.dynamic => format!("{href} {pid}"),
+                // One of a node stands for all of its kind, whichever of them runs.
+                Some(pid) if child.child.dynamic && node.view.supervisor.node.is_none() => format!("{href} {pid}"),
                 _ => href.clone(),
             },
             link: Link { name: line(&child.child.id), node: None, href, health: child.health },
