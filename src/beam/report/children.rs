@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Watched;
 use super::text::{OTHER, child_name, cut, since};
 use crate::beam::message::Child;
-use crate::event::{ChildRef, Pid};
+use crate::event::{ChildRef, ChildType, Pid, Restart};
 
 /// Children that are followed under one supervisor; those beyond share one that is called `_other`.
 pub const MAX_CHILDREN: usize = 10_000;
@@ -15,6 +15,8 @@ pub const MAX_CHILDREN: usize = 10_000;
 #[derive(Debug)]
 pub(super) struct Fixed {
     pub(super) child: Arc<ChildRef>,
+    /// Its start function.
+    pub(super) mfa: Box<str>,
     /// The run whose start was seen.
     pub(super) run: Option<(Option<Pid>, i64)>,
     /// Has it run, as far as is known?
@@ -54,9 +56,14 @@ impl Watched {
         if !self.config.is_dynamic {
             return self.with_fixed(child, |fixed| fixed.child.clone());
         }
-        let label = if child.mfa.is_empty() { "_dynamic" } else { cut(&child.mfa) };
+        self.kind(&child.mfa, child.restart, child.child_type)
+    }
+
+    /// What the children of a dynamic supervisor that have this start function are told as.
+    pub(super) fn kind(&mut self, mfa: &str, restart: Option<Restart>, child_type: ChildType) -> Arc<ChildRef> {
+        let label = if mfa.is_empty() { "_dynamic" } else { cut(mfa) };
         if let Some(known) = self.kinds.get(label)
-            && (known.restart, known.child_type) == (child.restart, child.child_type)
+            && (known.restart, known.child_type) == (restart, child_type)
         {
             return known.clone();
         }
@@ -65,9 +72,9 @@ impl Watched {
         let new = Arc::new(ChildRef {
             id: label.into(),
             label: label.into(),
-            child_type: child.child_type,
-            restart: child.restart,
-            // A kind, and not one of its children, of which nobody tells when it is back: the kind is what dies again and again.
+            child_type,
+            restart,
+            // Nobody tells which of its children is back: it is the kind that dies again and again.
             dynamic: false,
         });
         self.kinds.insert(label.into(), new.clone());
@@ -82,6 +89,7 @@ impl Fixed {
         let (child_type, restart) = (child.child_type, child.restart);
         Self {
             child: Arc::new(ChildRef { id: id.into(), label: id.into(), child_type, restart, dynamic: false }),
+            mfa: (&*child.mfa).into(),
             run: None,
             has_run: false,
             last: None,

@@ -186,18 +186,26 @@ impl Watched {
     }
 
     /// What it reported before it was described was taken for the reports of static children, whose restarts are told. Those
-    /// of dynamic ones are not: all but the newest of each kind must have happened by now, and that one is awaited.
+    /// of dynamic ones are not: all but the newest of each must have happened by now, and that one is awaited.
     fn becomes_dynamic(&mut self, at: Timestamp, emit: &mut Emit<'_>) {
         self.expected = 0;
-        for (_, fixed) in self.fixed.drain().filter(|(_, fixed)| fixed.expected > 0) {
-            let (child, pid, attempts) = (fixed.child, fixed.last, fixed.attempts);
-            let count = fixed.expected.unsigned_abs() - 1;
-            if count > 0 {
+        for (_, fixed) in std::mem::take(&mut self.fixed) {
+            let kind = self.kind(&fixed.mfa, fixed.child.restart, fixed.child.child_type);
+            let expected = fixed.expected.max(0).unsigned_abs();
+            if expected > 1 {
                 let of = Aggregated::Restarted { cause: RestartCause::Failure };
-                emit(&self.reference, at, Payload::ChildAggregate { child: Some(child.clone()), of, count });
+                emit(
+                    &self.reference,
+                    at,
+                    Payload::ChildAggregate { child: Some(kind.clone()), of, count: expected - 1 },
+                );
             }
-            if self.awaited.len() < MAX_AWAITED {
-                self.awaited.push(Awaited { child, pid, attempts, deadline: at.monotonic + SETTLE });
+            if expected > 0 && self.awaited.len() < MAX_AWAITED {
+                let (pid, attempts, deadline) = (fixed.last, fixed.attempts, at.monotonic + SETTLE);
+                self.awaited.push(Awaited { child: kind.clone(), pid, attempts, deadline });
+            }
+            if fixed.child.id != kind.id {
+                emit(&self.reference, at, Payload::ChildStop { child: fixed.child, deleted: true });
             }
         }
     }
