@@ -55,6 +55,8 @@ pub(super) enum Run {
     Starting,
     /// Down.
     Down,
+    /// Nobody knows.
+    Unknown,
 }
 
 /// How something ended.
@@ -142,6 +144,7 @@ impl Scene<'_> {
     pub(super) fn run(&self, child: &ChildView) -> Run {
         let now = self.snapshot.at;
         match (child.state, child.uptime.map(millis), child.next_try.map(millis)) {
+            _ if child.health == Health::Silent => Run::Unknown,
             (ChildState::Running, Some(uptime), _) => Run::Up(now.saturating_sub(uptime), duration(uptime)),
             (ChildState::Restarting, _, Some(wait)) => Run::Next(now + wait, duration(wait)),
             (ChildState::Restarting, _, None) => Run::Starting,
@@ -152,6 +155,7 @@ impl Scene<'_> {
     pub(super) fn run_of(&self, node: &Node) -> Run {
         match node.view.uptime.map(millis) {
             _ if !node.view.up => Run::Down,
+            _ if node.view.silent_since.is_some() => Run::Unknown,
             Some(uptime) => Run::Up(self.snapshot.at.saturating_sub(uptime), duration(uptime)),
             None => Run::UpBefore,
         }
