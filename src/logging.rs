@@ -1,11 +1,12 @@
 //! Log lines on standard error, as logfmt or JSON, with the keys `ts`, `level`, `msg`, then the fields.
 
 use std::fmt::{self, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use humantime::format_duration;
+use parking_lot::Mutex;
 use restart_exporter::event::{self, Action, EventKind, Payload, SupervisorEvent, SupervisorExit};
-use restart_exporter::telemetry::{AttachError, Telemetry};
+use restart_exporter::telemetry::{AttachError, Telemetry, monotonic_now};
 use restart_exporter::wire::{self, LogLine};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber, error, info, warn};
@@ -22,6 +23,9 @@ use crate::cli::{LogFormat, LogLevel};
 /// Lines that wait for a slow reader of standard error; those beyond are dropped, because a log that blocks would block
 /// the supervisor that writes it.
 const MAX_BUFFERED_LINES: usize = 8192;
+
+/// Most lines about failures within a second: a node may have ten thousand. The history has them all the same.
+const MAX_FAILURES_A_SECOND: u32 = 100;
 
 /// Starts logging. What is buffered is written when the guard is dropped.
 pub(crate) fn init(level: LogLevel, format: LogFormat) -> WorkerGuard {
@@ -44,25 +48,58 @@ pub(crate) fn init(level: LogLevel, format: LogFormat) -> WorkerGuard {
 pub(crate) fn attach(telemetry: &Telemetry) -> Result<(), AttachError> {
     let kinds =
         [EventKind::ChildStartError, EventKind::ChildTerminate, EventKind::SupervisorTerminate, EventKind::Mark];
-    telemetry.attach_many("log", &kinds, |event: &event::Event| match event {
-        event::Event::Supervisor(event) => log(event),
+    let failures = Mutex::new(Failures::default());
+    telemetry.attach_many("log", &kinds, move |event: &event::Event| match event {
+        event::Event::Supervisor(event) => log(event, &failures),
         event::Event::Mark(mark) => info!(text = &*mark.text, "mark"),
         event::Event::HandlerFailure(_) | event::Event::Span(_) | event::Event::Node(_) => {}
     })
 }
 
-fn log(event: &SupervisorEvent) {
+/// Lines about failures within the second that is under way.
+#[derive(Default)]
+struct Failures {
+    since: Option<Instant>,
+    told: u32,
+    untold: u64,
+}
+
+impl Failures {
+    /// One more failure; if there is room to tell it, how many before it were not told.
+    fn one_more(&mut self, now: Instant) -> Option<u64> {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= Duration::from_secs(1)) {
+            (self.since, self.told) = (Some(now), 0);
+        }
+        if self.told == MAX_FAILURES_A_SECOND {
+            self.untold += 1;
+            return None;
+        }
+        self.told += 1;
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+/// Is there room for a line about a failure? Says before it how many there were without.
+fn is_told(failures: &Mutex<Failures>) -> bool {
+    let untold = failures.lock().one_more(monotonic_now());
+    if let Some(count @ 1..) = untold {
+        warn!(count, "failures without a line: there were too many at once");
+    }
+    untold.is_some()
+}
+
+fn log(event: &SupervisorEvent, failures: &Mutex<Failures>) {
     let (supervisor, node) = (&*event.supervisor.name, event.supervisor.node.as_deref());
     match &event.payload {
         Payload::ChildTerminate { child, child_pid, reason, shutdown: false, lifetime, decision, .. }
-            if reason.is_abnormal() || decision.action == Action::Restart =>
+            if (reason.is_abnormal() || decision.action == Action::Restart) && is_told(failures) =>
         {
             let (child, action, left) = (&*child.id, decision.action, Known(decision.restarts_left));
             let ran = lifetime.map(|ran| format_duration(Duration::from_millis(ran.as_millis() as u64)).to_string());
             let (ran, pid) = (Known(ran), Known(*child_pid));
             warn!(supervisor, node, child, %pid, %reason, %ran, %action, restarts_left = %left, "child terminated");
         }
-        Payload::ChildStartError { child, reason, attempt, decision, .. } => {
+        Payload::ChildStartError { child, reason, attempt, decision, .. } if is_told(failures) => {
             let left = Known(decision.and_then(|decision| decision.restarts_left));
             warn!(supervisor, node, child = &*child.id, %reason, attempt, restarts_left = %left, "child failed to start");
         }
@@ -177,6 +214,17 @@ impl fmt::Display for Value<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // A crash loop must not fill the disk: so many lines a second, and then how many are missing.
+    #[test]
+    fn of_failures_the_log_tells_so_many_a_second() {
+        let (mut failures, begin) = (Failures::default(), monotonic_now());
+        let told = |failures: &mut Failures, ms| failures.one_more(begin + Duration::from_millis(ms));
+        let first: Vec<_> = (0..MAX_FAILURES_A_SECOND + 2).map(|_| told(&mut failures, 0)).collect();
+        assert_eq!(first.iter().flatten().count(), MAX_FAILURES_A_SECOND as usize);
+        assert_eq!(told(&mut failures, 999), None);
+        assert_eq!((told(&mut failures, 1000), told(&mut failures, 1000)), (Some(3), Some(0)));
+    }
 
     // A value never breaks out of its line or its place, whatever a child said.
     #[test]
