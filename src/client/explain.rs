@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 use restart_exporter::analytics::error_line;
-use restart_exporter::wire::{Decision, Event};
+use restart_exporter::wire::{Decision, Event, Supervisor};
 
 use super::times::lasting;
 
@@ -34,6 +34,12 @@ pub(super) fn what(event: &Event) -> String {
         "stopped" => "stopped for good".into(),
         other => other.replace('_', " "),
     }
+}
+
+/// That nobody knows of a supervisor any more, and for how long; none if its node is heard.
+pub(super) fn unheard(supervisor: &Supervisor, now: u64) -> Option<String> {
+    let silent = now.saturating_sub(supervisor.silent_since?);
+    Some(format!("its node is not heard for {}", lasting(silent)))
 }
 
 /// How a run ended.

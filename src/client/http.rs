@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::str::FromStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -15,6 +15,7 @@ use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, AUTHORIZATION, DATE, HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use restart_exporter::event::unix_millis;
 use restart_exporter::http::command;
 use restart_exporter::{telemetry, wire};
 use tokio::time::timeout;
@@ -215,6 +216,5 @@ fn root(error: &(dyn std::error::Error + 'static)) -> String {
 
 fn date<B>(response: &Response<B>) -> u64 {
     let date = response.headers().get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
-    let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-    since(date.unwrap_or_else(|| telemetry::now().system))
+    unix_millis(date.unwrap_or_else(|| telemetry::now().system))
 }

@@ -69,7 +69,7 @@ fn show(screen: &mut Screen, supervisors: &[Supervisor], now: u64, all: bool) {
     let mut rows = Vec::new();
     for supervisor in supervisors {
         let is_silent = supervisor.silent_since.is_some();
-        if !supervisor.up || is_silent {
+        if is_told_itself(supervisor) {
             rows.push((screen::health(&supervisor.health), own_row(supervisor, now)));
         }
         let mut well = 0;
@@ -103,12 +103,16 @@ fn show(screen: &mut Screen, supervisors: &[Supervisor], now: u64, all: bool) {
     screen.table(&table);
 }
 
-/// `1 looping, 2 recovered, 14 ok`, of children; supervisors that are down count as well.
+/// Of one that is down, or that nobody knows of, its children say too little.
+fn is_told_itself(supervisor: &Supervisor) -> bool {
+    !supervisor.up || supervisor.silent_since.is_some()
+}
+
+/// `1 looping, 2 recovered, 14 ok`, of children; supervisors that are told themselves count as well.
 fn summary(screen: &Screen, supervisors: &[Supervisor]) -> String {
     let children = supervisors.iter().flat_map(|one| &one.children).map(|child| screen::health(&child.health));
-    let down =
-        supervisors.iter().filter(|one| !one.up || one.silent_since.is_some()).map(|one| screen::health(&one.health));
-    let all: Vec<_> = children.chain(down).collect();
+    let themselves = supervisors.iter().filter(|one| is_told_itself(one)).map(|one| screen::health(&one.health));
+    let all: Vec<_> = children.chain(themselves).collect();
     let parts = Health::ALL.into_iter().filter_map(|health| {
         let count = all.iter().filter(|one| **one == health).count();
         let word = screen::word(health).to_lowercase();
@@ -146,10 +150,8 @@ fn own_row(supervisor: &Supervisor, now: u64) -> [String; 7] {
         "–".into(),
         "–".into(),
         end.map_or_else(|| "–".into(), |end| times::ago(end.timestamp, now)),
-        match (supervisor.silent_since, end) {
-            (Some(since), _) if supervisor.up => {
-                format!("its node is not heard for {}", times::lasting(now.saturating_sub(since)))
-            }
+        match (explain::unheard(supervisor, now), end) {
+            (Some(unheard), _) if supervisor.up => unheard,
             (_, Some(end)) => explain::what(end),
             (_, None) => "–".into(),
         },

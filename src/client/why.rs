@@ -3,7 +3,7 @@
 use restart_exporter::analytics::{Health, JUST_BEFORE};
 use restart_exporter::wire::{Cause, Causes, Child, Event, History, Supervisor};
 
-use super::explain::{decided, says, what};
+use super::explain::{decided, says, unheard, what};
 use super::http::Client;
 use super::screen::{self, Screen, named, plain};
 use super::times::{ago, clock, lasting, short_clock};
@@ -187,7 +187,7 @@ fn state(screen: &mut Screen, subject: &Subject<'_>, all: &[Supervisor], now: u6
         );
         screen.line(&line);
     }
-    let next = match subject.child {
+    let next = match (subject.child, unheard(supervisor, now)) {
         _ if !supervisor.up => match (&supervisor.parent, decides(supervisor, all)) {
             (_, Some(above)) => {
                 format!("{name} is down; what becomes of it is for {} above to decide", plain(above))
@@ -195,15 +195,12 @@ fn state(screen: &mut Screen, subject: &Subject<'_>, all: &[Supervisor], now: u6
             (Some(_), None) => format!("{name} is down, as all above it are, and nobody starts it again"),
             (None, None) => format!("{name} is down, and nobody starts it again"),
         },
-        _ if supervisor.silent_since.is_some() => {
-            let silent = supervisor.silent_since.map_or(0, |since| now.saturating_sub(since));
-            format!("nobody knows: its node is not heard for {}", lasting(silent))
-        }
-        Some(Child { next_try_ms: Some(ms), .. }) => format!("tried again in {}", lasting(*ms)),
-        Some(Child { uptime_ms: Some(ms), .. }) => format!("nothing: it runs, for {} now", lasting(*ms)),
-        Some(child) if child.state == "restarting" => "is being started again".into(),
-        Some(_) => "nothing: it stays down until somebody starts it".into(),
-        None => "nothing".into(),
+        (_, Some(unheard)) => format!("nobody knows: {unheard}"),
+        (Some(Child { next_try_ms: Some(ms), .. }), None) => format!("tried again in {}", lasting(*ms)),
+        (Some(Child { uptime_ms: Some(ms), .. }), None) => format!("nothing: it runs, for {} now", lasting(*ms)),
+        (Some(child), None) if child.state == "restarting" => "is being started again".into(),
+        (Some(_), None) => "nothing: it stays down until somebody starts it".into(),
+        (None, None) => "nothing".into(),
     };
     screen.line(&format!("  next         {next}"));
     if !supervisor.up

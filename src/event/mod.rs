@@ -156,10 +156,16 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
-    /// Milliseconds since the Unix epoch; 0 before it.
+    /// [`unix_millis`] of the system's time.
     pub fn unix_millis(&self) -> u64 {
-        self.system.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+        unix_millis(self.system)
     }
+}
+
+/// Milliseconds since the Unix epoch; 0 before it.
+pub fn unix_millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// One thing that happened, as handlers receive it.

@@ -1,7 +1,7 @@
 //! What analytics answers, in the shapes of [`wire`]. Pure.
 
 use std::fmt::Display;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::analytics::registry::{Name, OTHER};
 use crate::analytics::{self, EventType, Fact, Remains, Verdict};
@@ -136,7 +136,7 @@ pub(crate) fn live_event(number: u64, event: &SupervisorEvent, output: LastOutpu
 
 /// `POST /api/v1/marks`
 pub(crate) fn marked(mark: &Mark) -> wire::Marked {
-    let timestamp = mark.time.system.duration_since(UNIX_EPOCH).map_or(0, millis);
+    let timestamp = mark.time.unix_millis();
     wire::Marked { timestamp, time: wire::rfc3339(timestamp), text: mark.text.to_string() }
 }
 
@@ -178,7 +178,7 @@ pub(crate) fn live_mark(number: u64, mark: &Mark) -> wire::Event {
 
 /// A live event that says nothing yet.
 fn blank(number: u64, time: Timestamp) -> wire::Event {
-    let timestamp = time.system.duration_since(UNIX_EPOCH).map_or(0, millis);
+    let timestamp = time.unix_millis();
     wire::Event {
         id: number,
         timestamp,

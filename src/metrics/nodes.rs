@@ -8,7 +8,6 @@ use parking_lot::RwLock;
 
 use super::cells::Counter;
 use super::labels::{Labels, label_text};
-use super::row::unix_millis;
 use crate::event::{NodeCounts, NodeEvent, NodePayload};
 
 /// The cells of a node.
@@ -61,7 +60,7 @@ impl NodeRows {
         let mut rows = self.0.write();
         let row = rows.entry(name.clone()).or_insert_with(|| NodeRow {
             labels: label_text(&[("node", name)]).into(),
-            created: unix_millis(event.time.system),
+            created: event.time.unix_millis(),
             down_since: Some(event.time.monotonic),
             events: Counter::default(),
             lost: Counter::default(),

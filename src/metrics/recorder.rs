@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::MetricsConfig;
 use super::limits::{Limit, Limits};
 use super::own::{DropCause, Own};
-use super::row::{ChildRow, Incarnation, SupervisorRow, unix_millis};
+use super::row::{ChildRow, Incarnation, SupervisorRow};
 use crate::analytics::registry::{Name, Registry};
 use crate::analytics::{Analytics, Record};
 use crate::event::{
@@ -50,7 +50,7 @@ impl Recorder {
     pub(super) fn new(config: MetricsConfig, analytics: Analytics) -> Self {
         let own = Own::new(Arc::new(Limits::new(config.max_children)));
         let registry = Registry::new(config.max_supervisors, config.retention);
-        Self { config, registry, own, analytics, created: unix_millis(telemetry::now().system) }
+        Self { config, registry, own, analytics, created: telemetry::now().unix_millis() }
     }
 
     fn record(&self, event: &SupervisorEvent) {

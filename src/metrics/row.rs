@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
 use foldhash::fast::RandomState;
@@ -21,7 +21,7 @@ use super::labels::{InlineText, Labels, label_text, push_label, push_more_label}
 use super::limits::{Limit, Limits};
 use crate::analytics::Record;
 use crate::analytics::registry::{Name, OTHER};
-use crate::event::{ReasonClass, RestartCause, Strategy, SupervisorExitClass};
+use crate::event::{ReasonClass, RestartCause, Strategy, SupervisorExitClass, unix_millis};
 
 /// Deaths of the history that are looked at for exemplars.
 const DEATHS_FOR_EXEMPLARS: usize = 100;
@@ -361,10 +361,4 @@ impl RowView<'_> {
         let all = children.sorted().chain(children.other.as_deref());
         all.for_each(|child| show(children.labels(self.row.labels.as_bytes(), child), child));
     }
-}
-
-/// Milliseconds since the Unix epoch.
-pub(super) fn unix_millis(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

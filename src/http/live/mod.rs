@@ -13,7 +13,7 @@ mod stream;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -108,7 +108,7 @@ enum Place {
 
 impl Live {
     pub(super) fn new(metrics: Metrics) -> Self {
-        let start = now().system.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let start = now().unix_millis();
         let ring = Mutex::new(Ring::new(LIVE_BYTES));
         let shared = Shared { start, ring, arrived: Notify::new(), viewers: AtomicUsize::new(0) };
         Self { shared: Arc::new(shared), metrics }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -72,7 +72,7 @@ impl Snapshots {
                 return snapshot.clone();
             }
         }
-        let at = time.system.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let at = time.unix_millis();
         let snapshot = Arc::new(Snapshot::new(control.supervisors(), newest, time.monotonic, at));
         *last = Some(snapshot.clone());
         snapshot

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
