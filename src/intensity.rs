@@ -42,7 +42,7 @@ impl Intensity {
     /// Counts one restart. False if it is one too many: the supervisor must give up.
     pub(crate) fn admit(&mut self, now: Instant) -> bool {
         let now = self.slide(now);
-        if self.used == self.max_restarts {
+        if self.used >= self.max_restarts {
             return false;
         }
         self.used += 1;
@@ -56,7 +56,12 @@ impl Intensity {
     /// Restarts that the window would still allow.
     pub(crate) fn left(&mut self, now: Instant) -> u32 {
         self.slide(now);
-        self.max_restarts - self.used
+        self.max_restarts.saturating_sub(self.used)
+    }
+
+    /// Takes over other limits. What the window holds stays in it, so that a reload is no fresh budget.
+    pub(crate) fn set_limits(&mut self, max_restarts: u32, window: Duration) {
+        (self.max_restarts, self.window_ticks) = (max_restarts, ticks(window, self.tick));
     }
 
     /// Drops what is older than the window; an entry exactly as old as the window still counts, as in OTP.

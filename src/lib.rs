@@ -64,7 +64,7 @@ pub mod config;
 
 mod exporter;
 
-pub use exporter::{Error, Exporter, ExporterBuilder, Reloader};
+pub use exporter::{Error, Exporter, ExporterBuilder, OnGiveUp, Reloader};
 
 /// The names a program that supervises needs.
 pub mod prelude {

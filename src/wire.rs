@@ -29,7 +29,15 @@ pub enum Envelope<T> {
         error_type: Word,
         /// What a person should know.
         error: String,
+        /// What was done nevertheless, where that is the question.
+        #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+        data: Option<T>,
     },
+}
+
+/// No data, of whatever shape.
+fn none<T>() -> Option<T> {
+    None
 }
 
 /// `/api/v1/history`
@@ -56,8 +64,8 @@ pub struct Event {
     pub timestamp: u64,
     /// When, in RFC 3339.
     pub time: String,
-    /// `terminated`, `restarted`, `start_error`, `supervisor_terminated` or `mark`; in live events also `started`, `stopped`
-    /// and `supervisor_started`.
+    /// `terminated`, `restarted`, `start_error`, `supervisor_terminated` or `mark`; in live events also `waiting`, `starting`,
+    /// `started`, `stopping`, `stopped`, `supervisor_started` and `supervisor_configured`.
     pub event_type: Word,
     /// The supervisor's name; null for a mark, which belongs to none.
     pub supervisor_name: Option<String>,
@@ -184,6 +192,9 @@ pub struct Supervisor {
     pub max_restarts: Option<u32>,
     /// Length of the intensity window in seconds.
     pub max_seconds: Option<u32>,
+    /// Whether the children can fail often enough to use up the budget; with backoffs that are long compared to the window
+    /// they cannot. Null if unknown.
+    pub budget_can_run_out: Option<bool>,
     /// Restarts that the window holds now.
     pub restarts_in_window: Option<u32>,
     /// Restarts that the window still allows; with one more the supervisor gives up.
@@ -213,7 +224,7 @@ pub struct Child {
     pub label: Option<String>,
     /// Its run; null if it does not run.
     pub pid: Option<String>,
-    /// `running`, `restarting` or `stopped`.
+    /// `waiting`, `starting`, `running`, `stopping`, `restarting`, `stopped` or `failed`.
     pub state: Word,
     /// `worker` or `supervisor`.
     #[serde(rename = "type")]
@@ -224,13 +235,15 @@ pub struct Child {
     pub restarts: u64,
     /// Milliseconds since its last start; null if it does not run.
     pub uptime_ms: Option<u64>,
+    /// What is waited for while it is `waiting`, `starting` or `stopping`; null otherwise.
+    pub progress: Option<Progress>,
     /// Milliseconds until it is started again; null if no delay is running.
     pub next_try_ms: Option<u64>,
     /// Its last death that nobody ordered, or failed start.
     pub last_death: Option<Event>,
     /// What that was of, in 16 hexadecimal digits: equal for whoever dies of the same.
     pub reason_fingerprint: Option<String>,
-    /// `gave_up`, `looping`, `failed`, `silent`, `restarting`, `recovered`, `stopped` or `ok`.
+    /// `gave_up`, `looping`, `failed`, `silent`, `starting`, `restarting`, `stopping`, `recovered`, `stopped` or `ok`.
     pub health: Word,
     /// The loop it is in; null if `health` is not `looping`.
     pub looping: Option<Looping>,
@@ -238,6 +251,18 @@ pub struct Child {
     pub deaths_hour: u64,
     /// Deaths and failed starts within the last day.
     pub deaths_day: u64,
+}
+
+/// A start or stop that takes time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What has to happen: `tcp 127.0.0.1:5432`, or the id of the child that has to start first; null if only the start or
+    /// the end itself.
+    pub waits_for: Option<String>,
+    /// Milliseconds since it began.
+    pub elapsed_ms: u64,
+    /// Milliseconds it may take altogether; null if there is no limit.
+    pub limit_ms: Option<u64>,
 }
 
 /// A loop of deaths.
@@ -297,14 +322,14 @@ pub struct LiveReset {
     pub start: u64,
 }
 
-/// `POST /api/v1/restart_child`
+/// `POST /api/v1/restart` and `POST /api/v1/start`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
-    /// The new run; `null` if the child chose to be ignored.
+    /// The run of the child, or the incarnation of the supervisor; `null` if it chose to be ignored.
     pub child_pid: Option<String>,
 }
 
-/// `POST /api/v1/terminate_child`: there is nothing to say but that it is done.
+/// `POST /api/v1/stop`: there is nothing to say but that it is done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {}
 
@@ -320,16 +345,56 @@ pub struct Marked {
 }
 
 /// `POST /-/reload`: what was touched, by full names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
     /// Started for the first time.
     pub added: Vec<String>,
     /// Stopped, and not known any more.
     pub removed: Vec<String>,
-    /// Stopped and started anew.
+    /// Stopped and started with what is new, or tried again.
     pub changed: Vec<String>,
-    /// Not started, with the reason.
-    pub failed: Vec<String>,
+    /// Numbers taken over without touching a run.
+    pub updated: Vec<String>,
+    /// Of these, what did not start, with the reason. It stays wanted.
+    pub failed: Vec<NotStarted>,
+    /// Of these, what waits for a child that did not start.
+    pub waiting: Vec<Waiting>,
+}
+
+/// Something of a [`Reloaded`] that did not start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotStarted {
+    /// Its full name.
+    pub name: String,
+    /// Why not.
+    pub reason: String,
+}
+
+/// Something of a [`Reloaded`] that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Its full name.
+    pub name: String,
+    /// The full name of what it waits for.
+    pub waits_for: String,
+}
+
+/// `POST /-/reload?dry_run=1`: what would be done, in order: all stops, then numbers that are taken over, then all starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+/// One step of a [`Plan`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// `stop`, `update` or `start`.
+    pub action: Word,
+    /// The full name of the child or supervisor.
+    pub name: String,
+    /// What changed.
+    pub why: String,
 }
 
 /// A line of the program's log, with the keys that Prometheus' own programs use.
@@ -369,8 +434,8 @@ pub fn data(answer: &str) -> Result<&str, NoAnswer> {
     }
     let answer: Answer<'_> = serde_json::from_str(answer).map_err(|error| NoAnswer::Unreadable(error.to_string()))?;
     match answer {
-        Answer { data: Some(data), .. } => Ok(data.get()),
         Answer { error_type: Some(error_type), error: Some(error), .. } => Err(NoAnswer::Error { error_type, error }),
+        Answer { data: Some(data), .. } => Ok(data.get()),
         _ => Err(NoAnswer::Unreadable("neither data nor an error".into())),
     }
 }
@@ -416,7 +481,7 @@ mod tests {
         let json = r#"{"status":"success","data":[1,2]}"#;
         assert_eq!(serde_json::to_string(&success).unwrap(), json);
         assert_eq!(serde_json::from_str::<Envelope<Vec<u8>>>(json).unwrap(), success);
-        let error: Envelope<Vec<u8>> = Envelope::Error { error_type: "not_found".into(), error: "no such".to_owned() };
+        let error: Envelope<Vec<u8>> = Envelope::Error { error_type: "not_found".into(), error: "no such".to_owned(), data: None };
         let json = r#"{"status":"error","errorType":"not_found","error":"no such"}"#;
         assert_eq!(serde_json::to_string(&error).unwrap(), json);
         assert_eq!(serde_json::from_str::<Envelope<Vec<u8>>>(json).unwrap(), error);

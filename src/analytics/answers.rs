@@ -21,6 +21,8 @@ pub struct SupervisorConfig {
     pub max_seconds: Option<u32>,
     /// Name of the supervisor above.
     pub parent: Option<Arc<str>>,
+    /// Whether the children can fail often enough to use up the budget; none if unknown.
+    pub budget_can_run_out: Option<bool>,
 }
 
 /// The answer to a question for a history.

@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 
 use super::health::{Deaths, Down, Health, Looping};
 use super::history::{HistoryEntry, HistoryEvent};
-use crate::event::{Action, ChildRef, Pid};
+use crate::event::{Action, ChildRef, Phase, Pid};
 pub use minutes::MINUTES_COUNTED;
 
 /// Dynamic children of one supervisor that are listed; those beyond are only counted. Static children are as many as
@@ -20,24 +20,37 @@ pub const MAX_LISTED_DYNAMIC: usize = 1000;
 
 /// What a child does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum ChildState {
+    /// It is started when the children before it have started.
+    Waiting,
+    /// It is being started.
+    Starting,
     /// It runs.
     Running,
+    /// It was told to stop.
+    Stopping,
     /// It ended or did not start, and will be started again.
     Restarting,
-    /// It is down and stays so until somebody asks for it.
+    /// It is down because somebody wanted so, or because it was done.
     Stopped,
+    /// It is down by its own failure, and stays so until somebody asks for it.
+    Failed,
 }
 
 /// Children by state, those that are not listed included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ChildCounts {
-    /// In [`ChildState::Running`].
-    pub running: u64,
-    /// In [`ChildState::Restarting`].
-    pub restarting: u64,
-    /// In [`ChildState::Stopped`].
-    pub stopped: u64,
+pub struct ChildCounts([u64; ChildState::ALL.len()]);
+
+/// What a child is about to do, and how long that has taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildProgress {
+    /// What is waited for; none if only the start or the end itself.
+    pub waits_for: Option<Arc<str>>,
+    /// For how long.
+    pub elapsed: Duration,
+    /// How long it may take altogether; none if there is no limit.
+    pub limit: Option<Duration>,
 }
 
 /// A child at the moment of a question.
@@ -53,6 +66,8 @@ pub struct ChildView {
     pub restarts: u64,
     /// Time since its last start; none if it does not run.
     pub uptime: Option<Duration>,
+    /// What is waited for while it waits, starts or stops.
+    pub progress: Option<ChildProgress>,
     /// Time until it is started again; none if no delay is running.
     pub next_try: Option<Duration>,
     /// Its last death that nobody ordered, or failed start.
@@ -121,9 +136,12 @@ struct Child {
 }
 
 /// A [`ChildState`], and what is known of a child only in it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Doing {
+    Waiting { since: u64 },
+    Starting { since: u64, waits_for: Option<Arc<str>>, limit: Option<Duration> },
     Running { pid: Option<Pid>, since: u64 },
+    Stopping { pid: Option<Pid>, since: u64, limit: Option<Duration> },
     Restarting { next_try: Option<u64> },
     Stopped(Down),
 }
@@ -131,12 +149,27 @@ enum Doing {
 // === impl ChildState ===
 
 impl ChildState {
+    /// Every state, in the order of the discriminants.
+    pub const ALL: [ChildState; 7] = [
+        ChildState::Waiting,
+        ChildState::Starting,
+        ChildState::Running,
+        ChildState::Stopping,
+        ChildState::Restarting,
+        ChildState::Stopped,
+        ChildState::Failed,
+    ];
+
     /// The spelling used in labels and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
+            ChildState::Waiting => "waiting",
+            ChildState::Starting => "starting",
             ChildState::Running => "running",
+            ChildState::Stopping => "stopping",
             ChildState::Restarting => "restarting",
             ChildState::Stopped => "stopped",
+            ChildState::Failed => "failed",
         }
     }
 }
@@ -144,12 +177,26 @@ impl ChildState {
 // === impl ChildCounts ===
 
 impl ChildCounts {
+    /// Children in this state.
+    pub fn get(&self, state: ChildState) -> u64 {
+        self.0[state as usize]
+    }
+
+    /// Children in each state, in the order of [`ChildState::ALL`].
+    pub fn by_state(&self) -> [u64; ChildState::ALL.len()] {
+        self.0
+    }
+
     fn of(&mut self, state: ChildState) -> &mut u64 {
-        match state {
-            ChildState::Running => &mut self.running,
-            ChildState::Restarting => &mut self.restarting,
-            ChildState::Stopped => &mut self.stopped,
-        }
+        &mut self.0[state as usize]
+    }
+}
+
+impl<const STATES: usize> From<[(ChildState, u64); STATES]> for ChildCounts {
+    fn from(counts: [(ChildState, u64); STATES]) -> Self {
+        let mut all = Self::default();
+        counts.into_iter().for_each(|(state, count)| *all.of(state) = count);
+        all
     }
 }
 
@@ -197,7 +244,7 @@ impl Children {
                 *self.counts.of(replaced.doing.state()) -= 1;
             }
         }
-        let before = &[ChildState::Restarting, ChildState::Stopped];
+        let before = &[ChildState::Restarting, ChildState::Stopped, ChildState::Failed];
         let running = Doing::Running { pid, since: at };
         self.enter(child, pid, before, running, |entry| entry.restarts += 1);
     }
@@ -224,7 +271,7 @@ impl Children {
 
     /// `[supervisor, child, stop]`.
     pub(super) fn stopped(&mut self, child: &Arc<ChildRef>, deleted: bool) {
-        let (key, before) = (self.dynamic_key(child), &[ChildState::Restarting, ChildState::Stopped]);
+        let (key, before) = (self.dynamic_key(child), &[ChildState::Restarting, ChildState::Stopped, ChildState::Failed]);
         if deleted || !child.is_kept() {
             self.leave(child, key, before);
         } else {
@@ -232,13 +279,31 @@ impl Children {
         }
     }
 
+    /// `[supervisor, child, phase]`. Of dynamic children, which have no name before they run, only the stop is shown.
+    pub(super) fn phase(&mut self, child: &Arc<ChildRef>, pid: Option<Pid>, phase: &Phase, at: u64) {
+        let doing = match phase {
+            Phase::Waiting => Doing::Waiting { since: at },
+            Phase::Starting { waits_for, limit } => {
+                Doing::Starting { since: at, waits_for: waits_for.clone(), limit: *limit }
+            }
+            Phase::Stopping { limit } => Doing::Stopping { pid, since: at, limit: *limit },
+        };
+        let is_listed = pid.is_some_and(|pid| self.dynamic.contains_key(&pid));
+        if !child.dynamic || is_listed && matches!(phase, Phase::Stopping { .. }) {
+            self.enter(child, pid, &[], doing, |_| ());
+        }
+    }
+
     /// `[supervisor, terminate]`: static children are down, dynamic ones are gone with their specs.
     pub(super) fn all_ended(&mut self) {
         self.dynamic.clear();
-        for entry in self.fixed.values_mut().filter(|entry| entry.doing.state() != ChildState::Stopped) {
-            entry.doing = Doing::Stopped(Down::Wanted);
+        self.counts = ChildCounts::default();
+        for entry in self.fixed.values_mut() {
+            if !matches!(entry.doing, Doing::Stopped(_)) {
+                entry.doing = Doing::Stopped(Down::Wanted);
+            }
+            *self.counts.of(entry.doing.state()) += 1;
         }
-        self.counts = ChildCounts { stopped: self.fixed.len() as u64, ..ChildCounts::default() };
         self.unlisted = ChildCounts::default();
     }
 
@@ -257,7 +322,15 @@ impl Children {
     pub(super) fn view(&self, now: u64, entry_of: impl Fn(&HistoryEvent) -> HistoryEntry) -> Vec<ChildView> {
         let mut entries: Vec<&Child> = self.fixed.values().chain(self.dynamic.values()).collect();
         entries.sort_unstable_by_key(|entry| entry.place);
-        entries.into_iter().map(|entry| entry.view(now, &entry_of)).collect()
+        // Who waits, waits for the last one before it that is not up yet.
+        let mut awaited = None;
+        let mut view = |entry: &Child| {
+            if matches!(entry.doing.state(), ChildState::Starting | ChildState::Restarting) {
+                awaited = Some(entry.child.id.clone());
+            }
+            entry.view(now, awaited.as_ref(), &entry_of)
+        };
+        entries.into_iter().map(&mut view).collect()
     }
 
     /// Moves a child to what became of it; none: it is known no more.
@@ -287,15 +360,16 @@ impl Children {
     ) {
         let listed =
             if child.dynamic { key.and_then(|pid| self.dynamic.get_mut(&pid)) } else { self.fixed.get_mut(&child.id) };
+        let state = doing.state();
         if let Some(entry) = listed {
             *self.counts.of(entry.doing.state()) -= 1;
-            *self.counts.of(doing.state()) += 1;
+            *self.counts.of(state) += 1;
             entry.doing = doing;
             edit(entry);
             return;
         }
         self.uncount(before);
-        *self.counts.of(doing.state()) += 1;
+        *self.counts.of(state) += 1;
         let place = self.next_place;
         let deaths = if child.dynamic { None } else { self.before.remove(&child.id) };
         let mut entry = Child { child: child.clone(), place, doing, restarts: 0, deaths };
@@ -308,7 +382,7 @@ impl Children {
             Some(pid) if self.dynamic.len() < MAX_LISTED_DYNAMIC => {
                 self.dynamic.insert(pid, entry);
             }
-            _ => *self.unlisted.of(doing.state()) += 1,
+            _ => *self.unlisted.of(state) += 1,
         }
     }
 
@@ -338,7 +412,8 @@ impl Children {
             return None;
         }
         let find = |is_it: &dyn Fn(&Arc<ChildRef>) -> bool| {
-            let mut down = self.dynamic.iter().filter(|(_, entry)| entry.doing.state() != ChildState::Running);
+            let is_up = |entry: &Child| matches!(entry.doing, Doing::Running { .. } | Doing::Stopping { .. });
+            let mut down = self.dynamic.iter().filter(|(_, entry)| !is_up(entry));
             down.find(|(_, entry)| is_it(&entry.child)).map(|(pid, _)| *pid)
         };
         // Producers that share one description among equal children leave no way to tell these apart, and no need.
@@ -362,14 +437,26 @@ impl Child {
         }
     }
 
-    fn view(&self, now: u64, entry_of: impl Fn(&HistoryEvent) -> HistoryEntry) -> ChildView {
-        let (pid, since, next_try, down) = match self.doing {
-            Doing::Running { pid, since } => (pid, Some(since), None, Down::Wanted),
-            Doing::Restarting { next_try } => (None, None, next_try, Down::Wanted),
-            Doing::Stopped(down) => (None, None, None, down),
+    fn view(
+        &self,
+        now: u64,
+        awaited: Option<&Arc<str>>,
+        entry_of: impl Fn(&HistoryEvent) -> HistoryEntry,
+    ) -> ChildView {
+        let ago = |at: u64| Duration::from_nanos(now.saturating_sub(at));
+        let progress = |waits_for: Option<&Arc<str>>, since: u64, limit: Option<Duration>| {
+            Some(ChildProgress { waits_for: waits_for.cloned(), elapsed: ago(since), limit })
         };
+        let (mut pid, mut uptime, mut next_try, mut progressing, mut down) = (None, None, None, None, Down::Wanted);
+        match &self.doing {
+            Doing::Waiting { since } => progressing = progress(awaited, *since, None),
+            Doing::Starting { since, waits_for, limit } => progressing = progress(waits_for.as_ref(), *since, *limit),
+            Doing::Running { pid: run, since } => (pid, uptime) = (*run, Some(ago(*since))),
+            Doing::Stopping { pid: run, since, limit } => (pid, progressing) = (*run, progress(None, *since, *limit)),
+            Doing::Restarting { next_try: at } => next_try = at.map(|at| Duration::from_nanos(at.saturating_sub(now))),
+            Doing::Stopped(why) => down = *why,
+        }
         let (state, deaths) = (self.doing.state(), self.deaths.as_deref());
-        let uptime = since.map(|at| Duration::from_nanos(now.saturating_sub(at)));
         let looping = deaths.and_then(|deaths| deaths.looping(now, uptime.unwrap_or_default()));
         let deaths_day = deaths.map_or(0, |deaths| deaths.last_day(now));
         let health = Health::of_child(state, down, looping.is_some(), deaths_day);
@@ -379,7 +466,8 @@ impl Child {
             state,
             restarts: self.restarts,
             uptime,
-            next_try: next_try.map(|at| Duration::from_nanos(at.saturating_sub(now))),
+            progress: progressing,
+            next_try,
             last_death: deaths.map(|deaths| entry_of(&deaths.last)),
             reason_fingerprint: deaths.map(|deaths| deaths.reason_fingerprint),
             health,
@@ -405,11 +493,15 @@ impl Doing {
         }
     }
 
-    fn state(self) -> ChildState {
+    fn state(&self) -> ChildState {
         match self {
+            Doing::Waiting { .. } => ChildState::Waiting,
+            Doing::Starting { .. } => ChildState::Starting,
             Doing::Running { .. } => ChildState::Running,
+            Doing::Stopping { .. } => ChildState::Stopping,
             Doing::Restarting { .. } => ChildState::Restarting,
-            Doing::Stopped(_) => ChildState::Stopped,
+            Doing::Stopped(Down::Wanted) => ChildState::Stopped,
+            Doing::Stopped(Down::Failed | Down::GaveUp) => ChildState::Failed,
         }
     }
 }

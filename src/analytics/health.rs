@@ -43,8 +43,12 @@ pub enum Health {
     Failed,
     /// Its node is not heard: nobody knows how it fares. What else is shown of it is what was known last.
     Silent,
+    /// It is being started, or waits until those before it have started.
+    Starting,
     /// It died and is about to be started again.
     Restarting,
+    /// It was told to stop.
+    Stopping,
     /// It runs, but died within the [`SLOW_LOOP_WINDOW`].
     Recovered,
     /// It is down because somebody wanted so, or because it was done.
@@ -122,12 +126,14 @@ const HOURS_PER_DAY: u64 = 24;
 
 impl Health {
     /// Every word, worst first.
-    pub const ALL: [Health; 8] = [
+    pub const ALL: [Health; 10] = [
         Health::GaveUp,
         Health::Looping,
         Health::Failed,
         Health::Silent,
+        Health::Starting,
         Health::Restarting,
+        Health::Stopping,
         Health::Recovered,
         Health::Stopped,
         Health::Ok,
@@ -140,10 +146,25 @@ impl Health {
             Health::Looping => "looping",
             Health::Failed => "failed",
             Health::Silent => "silent",
+            Health::Starting => "starting",
             Health::Restarting => "restarting",
+            Health::Stopping => "stopping",
             Health::Recovered => "recovered",
             Health::Stopped => "stopped",
             Health::Ok => "ok",
+        }
+    }
+
+    /// Does a person have to look? The one place that says so, for the page, `status` and `/-/ready`.
+    pub const fn is_trouble(self) -> bool {
+        match self {
+            Health::GaveUp
+            | Health::Looping
+            | Health::Failed
+            | Health::Silent
+            | Health::Starting
+            | Health::Restarting => true,
+            Health::Stopping | Health::Recovered | Health::Stopped | Health::Ok => false,
         }
     }
 
@@ -151,10 +172,13 @@ impl Health {
     /// the [`SLOW_LOOP_WINDOW`].
     pub(super) fn of_child(state: ChildState, down: Down, is_looping: bool, deaths_day: u64) -> Self {
         match (state, down) {
-            (ChildState::Stopped, Down::GaveUp) => Health::GaveUp,
-            (ChildState::Stopped, Down::Failed) => Health::Failed,
-            (ChildState::Stopped, Down::Wanted) => Health::Stopped,
-            (ChildState::Running | ChildState::Restarting, _) if is_looping => Health::Looping,
+            (ChildState::Failed, Down::GaveUp) => Health::GaveUp,
+            (ChildState::Failed, _) => Health::Failed,
+            (ChildState::Stopped, _) => Health::Stopped,
+            // In the order to stop, what it did before does not matter any more.
+            (ChildState::Stopping, _) => Health::Stopping,
+            _ if is_looping => Health::Looping,
+            (ChildState::Waiting | ChildState::Starting, _) => Health::Starting,
             (ChildState::Restarting, _) => Health::Restarting,
             (ChildState::Running, _) if deaths_day > 0 => Health::Recovered,
             (ChildState::Running, _) => Health::Ok,

@@ -192,6 +192,14 @@ impl HistoryEvent {
         }
     }
 
+    /// How the supervisor ended; none for other events.
+    pub fn supervisor_exit(&self) -> Option<&SupervisorExit> {
+        match &self.fact {
+            Fact::SupervisorTerminated { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
     /// Becomes a copy of `newer`. What the two share already is left alone, because in a crash loop counting
     /// references up and down again would be most of the cost.
     pub(super) fn overwrite(&mut self, newer: &HistoryEvent) {

@@ -32,7 +32,7 @@ mod stories;
 #[cfg(test)]
 mod testing;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ use thiserror::Error;
 pub use self::answers::{CausesPage, HistoryPage, Levels, SupervisorConfig, SupervisorStats, SupervisorView};
 pub use self::causes::{Cause, MAX_CAUSES};
 pub use self::changes::JUST_BEFORE;
-pub use self::children::{ChildCounts, ChildState, ChildView, MAX_LISTED_DYNAMIC, MINUTES_COUNTED};
+pub use self::children::{ChildCounts, ChildProgress, ChildState, ChildView, MAX_LISTED_DYNAMIC, MINUTES_COUNTED};
 pub use self::fingerprint::error_line;
 pub use self::health::{Health, LOOP_DEATHS, LOOP_WINDOW, Looping, SLOW_LOOP_PACE, SLOW_LOOP_RECENT, SLOW_LOOP_WINDOW};
 pub use self::history::{
@@ -53,7 +53,7 @@ pub use self::history::{
 pub use self::marks::MAX_MARKS;
 use self::marks::Marks;
 pub use self::record::{INTENSITY_STAMPS_UNKNOWN, MAX_INTENSITY_STAMPS, Record};
-use self::registry::Registry;
+use self::registry::{Kept, Registry};
 pub use self::stats::{FailureRate, MAX_SECONDS_COUNTED};
 pub use self::stories::{Part, Story, Telling, Told, stories};
 use crate::event::{Event, EventKind, NodeEvent, NodePayload, Payload, SupervisorEvent, SupervisorRef, Timestamp};
@@ -105,6 +105,7 @@ struct Shared {
     epoch: Instant,
     history_capacity: usize,
     records: Registry<Record>,
+    kept: Kept,
     /// Beside the records: a mark belongs to all of them.
     marks: Mutex<Marks>,
     /// Nodes that are not heard, and since when. Those that stay silent are forgotten with their supervisors.
@@ -128,10 +129,12 @@ impl Default for AnalyticsConfig {
 impl Analytics {
     /// An empty store, whose uptime begins now.
     pub fn new(config: AnalyticsConfig) -> Self {
+        let kept = Kept::default();
         let shared = Shared {
             epoch: monotonic_now(),
             history_capacity: config.history_capacity,
-            records: Registry::new(config.max_supervisors, config.retention),
+            records: Registry::new(config.max_supervisors, config.retention, kept.clone()),
+            kept,
             marks: Mutex::default(),
             silent: Mutex::default(),
             retention: config.retention,
@@ -269,6 +272,17 @@ impl Analytics {
     /// Supervisors that live and share [`OTHER`](registry::OTHER), because there are more than are kept apart.
     pub fn overflowed(&self) -> usize {
         self.shared.records.overflowed()
+    }
+
+    /// Keeps these top supervisors of this process, and those below them, in sight also after they have ended, instead of
+    /// those of the last call.
+    pub fn keep(&self, tops: BTreeSet<Arc<str>>) {
+        self.shared.kept.set(tops);
+    }
+
+    /// The top supervisors that are kept in sight; shared.
+    pub fn kept(&self) -> Kept {
+        self.shared.kept.clone()
     }
 
     fn get(&self, name: &str) -> Result<Arc<Record>, NotFound> {

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::answers::{CausesPage, HistoryPage, Levels, SupervisorConfig, SupervisorStats, SupervisorView};
 use super::causes::{Cause, Causes};
-use super::children::{ChildCounts, ChildView, Children, Death, End};
+use super::children::{ChildCounts, ChildState, ChildView, Children, Death, End};
 use super::health::Health;
 use super::history::{EventType, Fact, History, HistoryEntry, HistoryEvent, HistoryFilter, Remains};
 use super::registry::{Name, OTHER};
@@ -216,13 +216,35 @@ impl RecordState {
         match &event.payload {
             Payload::SupervisorInit { strategy, max_restarts, max_seconds, parent, found } if is_current => {
                 let (strategy, max_restarts, max_seconds) = (*strategy, *max_restarts, *max_seconds);
-                self.begin(SupervisorConfig { strategy, max_restarts, max_seconds, parent: parent.clone() }, *found);
+                // One of this process says so when it cannot.
+                let budget_can_run_out = event.supervisor.node.is_none().then_some(true);
+                let parent = parent.clone();
+                let config = SupervisorConfig { strategy, max_restarts, max_seconds, parent, budget_can_run_out };
+                self.begin(config, *found);
             }
             Payload::ChildStart { child, child_pid, .. } if is_current => {
                 self.children.started(child, *child_pid, self.newest);
             }
             Payload::ChildStop { child, deleted } if is_current => self.children.stopped(child, *deleted),
-            Payload::SupervisorInit { .. } | Payload::ChildStart { .. } | Payload::ChildStop { .. } => {}
+            Payload::ChildPhase { child, child_pid, phase } if is_current => {
+                self.children.phase(child, *child_pid, phase, self.newest);
+            }
+            Payload::SupervisorConfig { strategy, max_restarts, max_seconds, parent, budget_can_run_out }
+                if is_current =>
+            {
+                self.configure(SupervisorConfig {
+                    strategy: Some(*strategy),
+                    max_restarts: Some(*max_restarts),
+                    max_seconds: Some(*max_seconds),
+                    parent: parent.clone(),
+                    budget_can_run_out: Some(*budget_can_run_out),
+                });
+            }
+            Payload::SupervisorInit { .. }
+            | Payload::SupervisorConfig { .. }
+            | Payload::ChildStart { .. }
+            | Payload::ChildPhase { .. }
+            | Payload::ChildStop { .. } => {}
             Payload::ChildTerminate { child, child_pid, reason, shutdown, lifetime, decision, last_output, usage } => {
                 let remains = Remains { last_output: last_output.clone(), usage: *usage };
                 if !*shutdown && is_failure(child, reason) {
@@ -326,19 +348,26 @@ impl RecordState {
 
     /// An init: nothing of the incarnation's life before it counts, unless it was found running.
     fn begin(&mut self, config: SupervisorConfig, found: bool) {
-        let stamps = config.max_restarts.map_or(INTENSITY_STAMPS_UNKNOWN, |max| (max as usize).saturating_add(1));
-        let earlier = std::mem::replace(&mut self.intensity, Ring::new(stamps.min(MAX_INTENSITY_STAMPS)));
-        self.config = Some(config);
         if found {
-            for at in earlier.items() {
-                self.intensity.push(*at);
-            }
+            self.configure(config);
             return;
         }
+        self.intensity = Ring::new(0);
+        self.configure(config);
         self.children.clear();
         if let Some(incarnation) = &mut self.incarnation {
             (incarnation.started_at, incarnation.up) = (Some(self.newest), true);
         }
+    }
+
+    /// Takes over settings; the restarts that the window holds stay in it.
+    fn configure(&mut self, config: SupervisorConfig) {
+        let stamps = config.max_restarts.map_or(INTENSITY_STAMPS_UNKNOWN, |max| (max as usize).saturating_add(1));
+        let earlier = std::mem::replace(&mut self.intensity, Ring::new(stamps.min(MAX_INTENSITY_STAMPS)));
+        for at in earlier.items() {
+            self.intensity.push(*at);
+        }
+        self.config = Some(config);
     }
 
     /// What only its number is known of moves the totals, and the history has one event for it.
@@ -394,7 +423,7 @@ impl RecordState {
         let end = self.last_end.as_ref().map(|end| &end.fact);
         match end {
             _ if up => {
-                let unlisted = (counts.restarting > 0).then_some(Health::Restarting);
+                let unlisted = (counts.get(ChildState::Restarting) > 0).then_some(Health::Restarting);
                 Health::of_supervisor(children.iter().map(|child| child.health).chain(unlisted))
             }
             Some(Fact::SupervisorTerminated { reason: SupervisorExit::MaxIntensity(_), .. }) => Health::GaveUp,

@@ -1,7 +1,7 @@
 //! One piece of state for each supervisor name: found by number on the hot path, bounded, and forgotten some time after
 //! the supervisor ended.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,11 @@ impl Name {
     }
 }
 
+/// Top supervisors of this process that somebody wants: they and those below them are kept in sight for as long, also when
+/// they have ended. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Kept(Arc<RwLock<BTreeSet<Arc<str>>>>);
+
 /// State for each supervisor name, at most `limit` of them and one for [`OTHER`].
 ///
 /// The state of a name lives from the first event of any incarnation until `retention` after the last incarnation ended.
@@ -41,6 +46,7 @@ impl Name {
 pub struct Registry<T> {
     limit: usize,
     retention: Duration,
+    kept: Kept,
     inner: RwLock<Inner<T>>,
 }
 
@@ -73,11 +79,26 @@ impl<T> Clone for Row<T> {
     }
 }
 
+// === impl Kept ===
+
+impl Kept {
+    /// These top supervisors, and no others.
+    pub fn set(&self, tops: BTreeSet<Arc<str>>) {
+        *self.0.write() = tops;
+    }
+
+    fn has(&self, name: &Name) -> bool {
+        let top = name.supervisor.split('/').next().unwrap_or_default();
+        name.node.is_none() && self.0.read().contains(top)
+    }
+}
+
 // === impl Registry ===
 
 impl<T> Registry<T> {
-    /// An empty registry for at most `limit` names, each kept for `retention` after its last incarnation ended.
-    pub fn new(limit: usize, retention: Duration) -> Self {
+    /// An empty registry for at most `limit` names, each kept for `retention` after its last incarnation ended, or as long as
+    /// it is among those `kept`.
+    pub fn new(limit: usize, retention: Duration, kept: Kept) -> Self {
         let inner = Inner {
             by_key: HashMap::default(),
             rows: Arc::default(),
@@ -85,7 +106,7 @@ impl<T> Registry<T> {
             ended: VecDeque::new(),
             overflowed: 0,
         };
-        Self { limit, retention, inner: RwLock::new(inner) }
+        Self { limit, retention, kept, inner: RwLock::new(inner) }
     }
 
     /// Calls `act` with the state of the event's supervisor, as [`get_or_insert`](Self::get_or_insert) finds it, and
@@ -114,7 +135,7 @@ impl<T> Registry<T> {
         }
         let mut inner = self.inner.write();
         // Adding pays for removing, so that memory is bounded even if nobody ever reads.
-        inner.expire(now, self.retention);
+        inner.expire(now, self.retention, &self.kept);
         inner.add(supervisor, self.limit, make)
     }
 
@@ -153,7 +174,7 @@ impl<T> Registry<T> {
         if self.inner.read().ended.front().is_none_or(|(ended_at, _)| now.duration_since(*ended_at) < self.retention) {
             return Vec::new();
         }
-        self.inner.write().expire(now, self.retention)
+        self.inner.write().expire(now, self.retention, &self.kept)
     }
 
     /// All names with their states, sorted by name; [`OTHER`] is not among them.
@@ -233,14 +254,22 @@ impl<T> Inner<T> {
         state
     }
 
-    fn expire(&mut self, now: Instant, retention: Duration) -> Vec<Arc<T>> {
+    fn expire(&mut self, now: Instant, retention: Duration, kept: &Kept) -> Vec<Arc<T>> {
         let mut due = Vec::new();
         while let Some((ended_at, _)) = self.ended.front() {
             if now.duration_since(*ended_at) < retention {
                 break;
             }
             let Some((ended_at, name)) = self.ended.pop_front() else { break };
-            if self.find(&name).is_ok_and(|index| self.rows[index].ended_at == Some(ended_at)) {
+            let Ok(index) = self.find(&name) else { continue };
+            if self.rows[index].ended_at != Some(ended_at) {
+                continue;
+            }
+            if kept.has(&name) {
+                // Looked at again after another retention.
+                Arc::make_mut(&mut self.rows)[index].ended_at = Some(now);
+                self.ended.push_back((now, name));
+            } else {
                 due.push(name);
             }
         }
@@ -282,7 +311,7 @@ mod tests {
     // A supervisor that itself restarts keeps its past: state follows the name, not the incarnation.
     #[test]
     fn the_next_incarnation_of_a_name_goes_on_with_its_state() {
-        let (registry, now) = (Registry::new(10, RETENTION), crate::telemetry::monotonic_now());
+        let (registry, now) = (Registry::new(10, RETENTION, Kept::default()), crate::telemetry::monotonic_now());
         let (first, second) = (incarnation("a"), incarnation("a"));
         let state = insert(&registry, &first, now);
         registry.ended(&first, now);
@@ -296,7 +325,7 @@ mod tests {
     // Ended supervisors are forgotten after the retention, all at once, and not before.
     #[test]
     fn an_ended_name_is_forgotten_after_the_retention() {
-        let (registry, now) = (Registry::new(10, RETENTION), crate::telemetry::monotonic_now());
+        let (registry, now) = (Registry::new(10, RETENTION, Kept::default()), crate::telemetry::monotonic_now());
         let (a, b, c) = (incarnation("a"), incarnation("b"), incarnation("c"));
         for supervisor in [&c, &a, &b] {
             insert(&registry, supervisor, now);
@@ -309,10 +338,28 @@ mod tests {
         assert_eq!(names(&registry), ["b"]);
     }
 
+    // A supervisor that gave up is shown for as long as somebody wants it, and so is what was below it.
+    #[test]
+    fn what_somebody_wants_is_not_forgotten() {
+        let (kept, now) = (Kept::default(), crate::telemetry::monotonic_now());
+        let registry = Registry::new(10, RETENTION, kept.clone());
+        kept.set(BTreeSet::from(["a".into()]));
+        for name in ["a", "a/below", "ab"] {
+            let supervisor = incarnation(name);
+            insert(&registry, &supervisor, now);
+            registry.ended(&supervisor, now);
+        }
+        registry.expire(now + RETENTION);
+        assert_eq!(names(&registry), ["a", "a/below"]);
+        kept.set(BTreeSet::new());
+        registry.expire(now + 2 * RETENTION);
+        assert!(registry.is_empty());
+    }
+
     // Everything has a limit: names beyond it share `_other`, and a name that ended makes room.
     #[test]
     fn names_beyond_the_limit_share_other() {
-        let (registry, now) = (Registry::new(1, RETENTION), crate::telemetry::monotonic_now());
+        let (registry, now) = (Registry::new(1, RETENTION, Kept::default()), crate::telemetry::monotonic_now());
         let (a, b, c) = (incarnation("a"), incarnation("b"), incarnation("c"));
         insert(&registry, &a, now);
         assert!(Arc::ptr_eq(&insert(&registry, &b, now), &insert(&registry, &c, now)));
@@ -328,7 +375,7 @@ mod tests {
     // A supervisor that is really called `_other` is no second state of that name.
     #[test]
     fn a_supervisor_called_other_is_counted_under_other() {
-        let (registry, now) = (Registry::new(10, RETENTION), crate::telemetry::monotonic_now());
+        let (registry, now) = (Registry::new(10, RETENTION, Kept::default()), crate::telemetry::monotonic_now());
         let other = incarnation(OTHER);
         let state = insert(&registry, &other, now);
         assert_eq!((registry.len(), registry.overflowed()), (0, 1));
@@ -340,7 +387,7 @@ mod tests {
     // Two live incarnations of one name: the name is down only when both have ended.
     #[test]
     fn a_name_is_up_while_any_incarnation_lives() {
-        let (registry, now) = (Registry::new(10, RETENTION), crate::telemetry::monotonic_now());
+        let (registry, now) = (Registry::new(10, RETENTION, Kept::default()), crate::telemetry::monotonic_now());
         let (first, second) = (incarnation("a"), incarnation("a"));
         insert(&registry, &first, now);
         insert(&registry, &second, now);

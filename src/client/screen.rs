@@ -62,7 +62,7 @@ impl Screen {
         let code = match health {
             Health::GaveUp | Health::Looping | Health::Failed => "31;1",
             Health::Silent => "35",
-            Health::Restarting => "33",
+            Health::Starting | Health::Restarting | Health::Stopping => "33",
             Health::Recovered => "36",
             Health::Stopped => "2",
             Health::Ok => "32",

@@ -10,7 +10,9 @@
 //! | `[supervisor, child, terminate]` | [`ChildTerminate`](EventKind::ChildTerminate) | `child_terminated`, `shutdown_error` |
 //! | `[supervisor, child, restart]` | [`ChildRestart`](EventKind::ChildRestart) | `progress` after `child_terminated` |
 //! | `[supervisor, child, stop]` | [`ChildStop`](EventKind::ChildStop) | – |
+//! | `[supervisor, child, phase]` | [`ChildPhase`](EventKind::ChildPhase) | – |
 //! | `[supervisor, child, aggregate]` | [`ChildAggregate`](EventKind::ChildAggregate) | many of the above, counted in the node |
+//! | `[supervisor, config]` | [`SupervisorConfig`](EventKind::SupervisorConfig) | – |
 //! | `[supervisor, terminate]` | [`SupervisorTerminate`](EventKind::SupervisorTerminate) | `shutdown` (when it gave up) |
 //! | `[mark]` | [`Mark`](EventKind::Mark) | – |
 //! | `[node, up \| down \| report \| limit]` | [`NodeUp`](EventKind::NodeUp), [`NodeDown`](EventKind::NodeDown), [`NodeReport`](EventKind::NodeReport), [`NodeLimit`](EventKind::NodeLimit) | – |
@@ -54,8 +56,12 @@ pub enum EventKind {
     ChildRestart,
     /// A child that was not running will not be started again: its pending restart was cancelled, or its spec deleted.
     ChildStop,
+    /// A child waits for its turn to start, is being started, or is being stopped.
+    ChildPhase,
     /// Things happened to children of which only the number is known.
     ChildAggregate,
+    /// The settings of a running supervisor changed, or say more than its init did.
+    SupervisorConfig,
     /// A supervisor ended; all its children have ended before.
     SupervisorTerminate,
     /// A handler panicked and was detached.
@@ -80,14 +86,16 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind, in the order of the discriminants.
-    pub const ALL: [EventKind; 17] = [
+    pub const ALL: [EventKind; 19] = [
         EventKind::SupervisorInit,
         EventKind::ChildStart,
         EventKind::ChildStartError,
         EventKind::ChildTerminate,
         EventKind::ChildRestart,
         EventKind::ChildStop,
+        EventKind::ChildPhase,
         EventKind::ChildAggregate,
+        EventKind::SupervisorConfig,
         EventKind::SupervisorTerminate,
         EventKind::HandlerFailure,
         EventKind::SpanStart,
@@ -101,14 +109,16 @@ impl EventKind {
     ];
 
     /// The kinds that a supervisor emits; the first [`EventKind::SUPERVISOR`]`.len()` of [`EventKind::ALL`].
-    pub const SUPERVISOR: [EventKind; 8] = [
+    pub const SUPERVISOR: [EventKind; 10] = [
         EventKind::SupervisorInit,
         EventKind::ChildStart,
         EventKind::ChildStartError,
         EventKind::ChildTerminate,
         EventKind::ChildRestart,
         EventKind::ChildStop,
+        EventKind::ChildPhase,
         EventKind::ChildAggregate,
+        EventKind::SupervisorConfig,
         EventKind::SupervisorTerminate,
     ];
 
@@ -121,7 +131,9 @@ impl EventKind {
             EventKind::ChildTerminate => &["supervisor", "child", "terminate"],
             EventKind::ChildRestart => &["supervisor", "child", "restart"],
             EventKind::ChildStop => &["supervisor", "child", "stop"],
+            EventKind::ChildPhase => &["supervisor", "child", "phase"],
             EventKind::ChildAggregate => &["supervisor", "child", "aggregate"],
+            EventKind::SupervisorConfig => &["supervisor", "config"],
             EventKind::SupervisorTerminate => &["supervisor", "terminate"],
             EventKind::HandlerFailure => &["telemetry", "handler", "failure"],
             EventKind::SpanStart => &["telemetry", "span", "start"],
@@ -294,6 +306,15 @@ pub enum Payload {
         /// Is its spec gone too (`delete_child`)?
         deleted: bool,
     },
+    /// `[supervisor, child, phase]`
+    ChildPhase {
+        /// Which child.
+        child: Arc<ChildRef>,
+        /// The run that is being stopped; none otherwise, because a run that is being started has no name yet.
+        child_pid: Option<Pid>,
+        /// What it is about to do.
+        phase: Phase,
+    },
     /// `[supervisor, child, aggregate]`: a node that was too busy to tell them one by one.
     ChildAggregate {
         /// Which child; none if that is not known either.
@@ -302,6 +323,20 @@ pub enum Payload {
         of: Aggregated,
         /// How often.
         count: u64,
+    },
+    /// `[supervisor, config]`
+    SupervisorConfig {
+        /// How the failure of one child concerns its siblings.
+        strategy: Strategy,
+        /// Restarts allowed within `max_seconds`.
+        max_restarts: u32,
+        /// Length of the intensity window in seconds.
+        max_seconds: u32,
+        /// Name of the supervisor above, none for a top one.
+        parent: Option<Arc<str>>,
+        /// Whether the children can fail often enough to use up the budget. With backoffs that are long compared to the
+        /// window they cannot, and the supervisor never gives up.
+        budget_can_run_out: bool,
     },
     /// `[supervisor, terminate]`
     SupervisorTerminate {
@@ -322,10 +357,31 @@ impl Payload {
             Payload::ChildTerminate { .. } => EventKind::ChildTerminate,
             Payload::ChildRestart { .. } => EventKind::ChildRestart,
             Payload::ChildStop { .. } => EventKind::ChildStop,
+            Payload::ChildPhase { .. } => EventKind::ChildPhase,
             Payload::ChildAggregate { .. } => EventKind::ChildAggregate,
+            Payload::SupervisorConfig { .. } => EventKind::SupervisorConfig,
             Payload::SupervisorTerminate { .. } => EventKind::SupervisorTerminate,
         }
     }
+}
+
+/// What a child is about to do, and how long that may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It is started when the children before it have started.
+    Waiting,
+    /// It is being started.
+    Starting {
+        /// What has to happen before it counts as started, such as `tcp 127.0.0.1:5432`; none if only the start itself.
+        waits_for: Option<Arc<str>>,
+        /// Longest time this may take; none if there is no limit.
+        limit: Option<Duration>,
+    },
+    /// It was told to stop.
+    Stopping {
+        /// Time after which it is killed; none if it may take as long as it needs.
+        limit: Option<Duration>,
+    },
 }
 
 /// What is counted together in a [`Payload::ChildAggregate`].

@@ -6,7 +6,6 @@ use crate::beam::TokenError;
 use crate::control;
 use crate::event::SupervisorExit;
 use crate::http::WebConfigError;
-use crate::supervisor::{ControlError, StartError};
 use crate::telemetry::AttachError;
 
 /// What can go wrong with an exporter.
@@ -35,26 +34,10 @@ pub enum Error {
     /// Another exporter is attached to the same bus.
     #[error(transparent)]
     Attach(#[from] AttachError),
-    /// A supervisor did not start.
-    #[error("supervisor {name:?}: {error}")]
-    Start {
-        /// Its name.
-        name: String,
-        /// Why not.
-        error: StartError,
-    },
-    /// A supervisor of the same name runs.
+    /// A supervisor did not start, or one of its name runs.
     #[error(transparent)]
     Control(#[from] control::Error),
-    /// A supervisor could not be reconfigured.
-    #[error("supervisor {name:?}: {error}")]
-    Reconfigure {
-        /// Its name.
-        name: String,
-        /// Why not.
-        error: ControlError,
-    },
-    /// A top supervisor ended by a failure, and nobody is above it to decide what now.
+    /// A top supervisor gave up or could not start, and the exporter is to end with it.
     #[error("supervisor {name:?} ended: {exit}")]
     GaveUp {
         /// Its name.

@@ -2,7 +2,7 @@
 
 mod error;
 mod nodes;
-mod tops;
+mod reload;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -19,15 +19,14 @@ use tokio::time::timeout;
 
 use crate::analytics::{Analytics, AnalyticsConfig};
 use crate::beam::{Beam, NodeLimits, Token};
-use crate::control::Control;
+use crate::control::{Changes, Control, Step};
 use crate::http::{self, Access, App, Listener};
 use crate::metrics::{Metrics, MetricsConfig};
-use crate::supervisor::{Changes, Supervisor, SupervisorHandle};
+use crate::supervisor::{Supervisor, SupervisorHandle};
 use crate::telemetry::Telemetry;
-use crate::wire;
-use tops::Tops;
 
 pub use error::Error;
+pub use reload::Reloader;
 
 /// Limits and places of an exporter; the defaults are those of the command line.
 #[derive(Clone)]
@@ -40,6 +39,7 @@ pub struct ExporterBuilder {
     admin_api: bool,
     max_requests: usize,
     exit_delay: Duration,
+    on_give_up: OnGiveUp,
     node_token_file: Option<PathBuf>,
 }
 
@@ -62,46 +62,34 @@ pub struct Exporter {
     metrics: Metrics,
     control: Control,
     app: App,
-    tops: Tops,
     beam: Beam,
     exit_delay: Duration,
+    on_give_up: OnGiveUp,
     listeners: Mutex<JoinSet<()>>,
     stop: watch::Sender<bool>,
 }
 
-/// Reloads the supervisors while [`Exporter::serve`] has the exporter. Cheap to clone.
-#[derive(Clone)]
-pub struct Reloader {
-    load: Arc<dyn Fn() -> Result<Vec<Supervisor>, String> + Send + Sync>,
-    tops: Tops,
+/// What becomes of the exporter when a top supervisor gives up or cannot start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnGiveUp {
+    /// [`Always`](Self::Always) as process 1, because a container must not stay green with a dead program inside; else
+    /// [`Never`](Self::Never).
+    #[default]
+    Auto,
+    /// It stops the other supervisors in reverse order, stays up for the exit delay, and ends with an error.
+    Always,
+    /// It stays, and so do the other supervisors.
+    Never,
 }
 
-impl Reloader {
-    /// Loads the supervisors again, and makes them the top ones. The outcome is logged.
-    ///
-    /// # Errors
-    /// Why they could not be loaded, and then nothing was touched; or which could not be stopped or started as wanted.
-    pub async fn reload(&self) -> Result<Changes, String> {
-        let outcome = match (self.load)() {
-            Ok(supervisors) => self.tops.reload(supervisors).await.map_err(|error| error.to_string()),
-            Err(error) => Err(error),
-        };
-        match &outcome {
-            Ok(Changes { added, removed, changed, failed }) => {
-                tracing::info!(?added, ?removed, ?changed, ?failed, "reloaded");
-            }
-            Err(error) => tracing::error!(err = error, "reload failed"),
+impl OnGiveUp {
+    /// Does the exporter end then?
+    pub fn ends(self) -> bool {
+        match self {
+            OnGiveUp::Auto => std::process::id() == 1,
+            OnGiveUp::Always => true,
+            OnGiveUp::Never => false,
         }
-        outcome
-    }
-}
-
-fn shape(changes: Changes) -> wire::Reloaded {
-    wire::Reloaded {
-        added: changes.added,
-        removed: changes.removed,
-        changed: changes.changed,
-        failed: changes.failed.into_iter().map(|(child, reason)| format!("{child}: {reason}")).collect(),
     }
 }
 
@@ -118,6 +106,7 @@ impl Default for ExporterBuilder {
             admin_api: false,
             max_requests: http::MAX_REQUESTS,
             exit_delay: Duration::ZERO,
+            on_give_up: OnGiveUp::default(),
             node_token_file: None,
         }
     }
@@ -204,7 +193,14 @@ impl ExporterBuilder {
         self
     }
 
-    /// How long the endpoint stays up after a top supervisor gave up, so that a scrape still sees it; 0 by default.
+    /// What becomes of the exporter when a top supervisor gives up or cannot start; [`OnGiveUp::Auto`] by default.
+    pub fn on_give_up(mut self, on_give_up: OnGiveUp) -> Self {
+        self.on_give_up = on_give_up;
+        self
+    }
+
+    /// How long the endpoint stays up when the exporter ends because a top supervisor gave up, so that a scrape still sees
+    /// it; 0 by default.
     pub fn exit_delay(mut self, delay: Duration) -> Self {
         self.exit_delay = delay;
         self
@@ -215,8 +211,8 @@ impl ExporterBuilder {
     /// # Errors
     /// [`Error::Attach`] if another exporter is attached to the same bus; [`Error::WebConfig`]; [`Error::Token`].
     pub fn build(self) -> Result<Exporter, Error> {
-        let Self { telemetry, telemetry_path, history_capacity, metrics, admin_api, max_requests, exit_delay, .. } =
-            self;
+        let Self { telemetry, telemetry_path, history_capacity, metrics, admin_api, max_requests, .. } = self;
+        let (exit_delay, on_give_up) = (self.exit_delay, self.on_give_up);
         let token = self.node_token_file.map(|path| Token::in_file(&path)).transpose()?;
         let access = self.web_config_file.map_or(Ok(Access::open()), Access::guarded)?;
         let config = AnalyticsConfig {
@@ -228,13 +224,12 @@ impl ExporterBuilder {
         let metrics = Metrics::new(metrics, &telemetry, &analytics);
         analytics.attach(&telemetry)?;
         metrics.attach()?;
-        let control = Control::new(analytics.clone());
+        let control = Control::new(analytics.clone(), telemetry.clone());
         let app = App::new(metrics.clone(), control.clone(), telemetry_path)
             .access(access)
             .admin_api(admin_api)
             .max_requests(max_requests);
         app.attach(&telemetry)?;
-        let tops = Tops::new(telemetry.clone(), control.clone());
         let beam = Beam::new(&telemetry, NodeLimits::new(metrics.config().retention), token);
         Ok(Exporter {
             telemetry,
@@ -242,9 +237,9 @@ impl ExporterBuilder {
             metrics,
             control,
             app,
-            tops,
             beam,
             exit_delay,
+            on_give_up,
             listeners: Mutex::default(),
             stop: watch::Sender::new(false),
         })
@@ -316,40 +311,37 @@ impl Exporter {
         Ok(())
     }
 
-    /// Starts a top supervisor, and returns when all its children have started.
+    /// Starts a top supervisor, and returns when all its children have started. One that does not start is not kept.
     ///
     /// # Errors
-    /// [`Error::Start`]; [`Error::Control`] if one of the same name runs.
+    /// [`Error::Control`]: why it did not start, or that one of the same name runs.
     pub async fn supervise(&self, supervisor: Supervisor) -> Result<SupervisorHandle, Error> {
-        self.tops.supervise(supervisor).await
+        Ok(self.control.supervise(supervisor).await?)
     }
 
-    /// Makes these the top supervisors. Only what changed is touched: supervisors that are gone are stopped, new ones are
-    /// started, and those that have other children are [reconfigured](SupervisorHandle::reconfigure); one whose own
-    /// settings changed is stopped and started. Nothing of this counts as a failure.
-    ///
-    /// # Errors
-    /// The first one that could not be stopped or started as wanted; what came before it stays done.
-    pub async fn reload(&self, supervisors: Vec<Supervisor>) -> Result<Changes, Error> {
-        self.tops.reload(supervisors).await
+    /// Makes these the top supervisors; see [`Control::reload`].
+    pub async fn reload(&self, supervisors: Vec<Supervisor>) -> Changes {
+        self.control.reload(supervisors).await
+    }
+
+    /// What [`reload`](Self::reload) would do, in order.
+    pub async fn plan(&self, supervisors: &[Supervisor]) -> Vec<Step> {
+        self.control.plan(supervisors).await
     }
 
     /// Says where the supervisors come from, for `POST /-/reload` and for the [`Reloader`]: each reload calls `load` and then
     /// does what [`reload`](Self::reload) does. Only the first call has an effect on the route.
     pub fn on_reload(&self, load: impl Fn() -> Result<Vec<Supervisor>, String> + Send + Sync + 'static) -> Reloader {
-        let reloader = Reloader { load: Arc::new(load), tops: self.tops.clone() };
-        let route = reloader.clone();
-        self.app.on_reload(Box::new(move || {
-            let reloader = route.clone();
-            Box::pin(async move { reloader.reload().await.map(shape) })
-        }));
+        let reloader = Reloader::new(load, self.control.clone(), self.app.clone());
+        self.app.on_reload(reloader.clone());
         reloader
     }
 
     /// Serves until `shutdown`, then stops the supervisors in reverse order, and last the endpoint.
     ///
-    /// It also ends when the supervisors do: with an error as soon as one gives up, without one when all have ended as
-    /// they should. Without any supervisor it serves until `shutdown`.
+    /// It also ends when the supervisors do: without an error when all have ended as they should; and, if
+    /// [`OnGiveUp`] says so, with one as soon as one gives up or cannot start: the others are stopped then, and the endpoint
+    /// stays up for the exit delay. Without any supervisor it serves until `shutdown`.
     ///
     /// # Errors
     /// [`Error::GaveUp`] for the first top supervisor that ended by a failure.
@@ -358,21 +350,41 @@ impl Exporter {
         let mut shutdown = pin!(shutdown);
         let result = tokio::select! {
             _ = &mut shutdown => Ok(()),
-            result = self.tops.end() => result,
+            result = self.done() => result,
         };
         if result.is_err() {
-            self.app.set_ready(false);
-            let _ = timeout(self.exit_delay, shutdown).await;
+            self.stop_supervisors().await;
+            self.linger(shutdown).await;
         }
         self.shutdown().await;
         result
     }
 
+    /// Returns when there is no point in going on; see [`serve`](Self::serve), which does this, for a program that has to do
+    /// something before it ends.
+    ///
+    /// # Errors
+    /// [`Error::GaveUp`], unless the exporter is to stay then.
+    pub async fn done(&self) -> Result<(), Error> {
+        let ended = self.control.end(self.on_give_up.ends()).await;
+        ended.map_err(|(name, exit)| Error::GaveUp { name: name.to_string(), exit })
+    }
+
+    /// Stays up for the exit delay, or until `shutdown`.
+    pub async fn linger(&self, shutdown: impl Future) {
+        let _ = timeout(self.exit_delay, shutdown).await;
+    }
+
+    /// Stops the supervisors in reverse order. The endpoint goes on.
+    pub async fn stop_supervisors(&self) {
+        self.app.set_ready(false);
+        self.control.shutdown().await;
+    }
+
     /// Stops the supervisors in reverse order, and last the endpoint: the end of [`serve`](Self::serve), for a program
     /// that ends before it serves. A supervisor whose start was given up has stopped as well.
     pub async fn shutdown(self) {
-        self.app.set_ready(false);
-        self.tops.shutdown().await;
+        self.stop_supervisors().await;
         self.stop.send_replace(true);
         let mut listeners = std::mem::take(&mut *self.listeners.lock());
         while listeners.join_next().await.is_some() {}

@@ -9,6 +9,7 @@ use super::api::{Failure, reply, required};
 use super::respond::{self, Reply};
 use super::router::Query;
 use super::{App, shapes};
+use crate::control::Started;
 use crate::event::{InvalidMark, MarkText};
 use crate::wire;
 
@@ -28,22 +29,25 @@ pub(super) fn refusal<B>(app: &App, request: &Request<B>) -> Option<Reply> {
     Some(respond::error(StatusCode::FORBIDDEN, "forbidden", message.into()))
 }
 
-pub(super) async fn restart_child(app: &App, query: &Query) -> Reply {
-    let answer = async {
-        let (supervisor, child) = (required(query, "supervisor")?, required(query, "child")?);
-        let started = app.control.restart_child(supervisor, child).await?;
-        Ok::<_, Failure>(respond::success(wire::Started { child_pid: started.pid.map(|pid| pid.to_string()) }))
-    };
-    reply(answer.await)
+pub(super) async fn restart(app: &App, query: &Query) -> Reply {
+    let answer = async { Ok(app.control.restart(required(query, "supervisor")?, query.get("child")).await?) };
+    started(answer.await)
 }
 
-pub(super) async fn terminate_child(app: &App, query: &Query) -> Reply {
-    let answer = async {
-        let (supervisor, child) = (required(query, "supervisor")?, required(query, "child")?);
-        app.control.terminate_child(supervisor, child).await?;
-        Ok::<_, Failure>(respond::success(wire::Done {}))
-    };
-    reply(answer.await)
+pub(super) async fn start(app: &App, query: &Query) -> Reply {
+    let answer = async { Ok(app.control.start(required(query, "supervisor")?, query.get("child")).await?) };
+    started(answer.await)
+}
+
+pub(super) async fn stop(app: &App, query: &Query) -> Reply {
+    let answer = async { Ok(app.control.stop(required(query, "supervisor")?, query.get("child")).await?) };
+    reply(answer.await.map(|()| respond::success(wire::Done {})))
+}
+
+fn started(answer: Result<Started, Failure>) -> Reply {
+    reply(answer.map(|started| {
+        respond::success(wire::Started { child_pid: started.pid.map(|pid| pid.to_string()) })
+    }))
 }
 
 pub(super) async fn mark(app: &App, query: &Query) -> Reply {
@@ -55,14 +59,26 @@ pub(super) async fn mark(app: &App, query: &Query) -> Reply {
     })())
 }
 
-pub(super) async fn reload(app: &App, _: &Query) -> Reply {
+pub(super) async fn reload(app: &App, query: &Query) -> Reply {
     let Some(reload) = app.reload.get() else {
-        let message = "there is no file to reload: the supervisors are those of the program".into();
+        let message = "there is no file to reload: restart_exporter was started without one".into();
         return respond::error(StatusCode::CONFLICT, "conflict", message);
     };
-    match reload().await {
-        Ok(reloaded) => respond::success(reloaded),
-        Err(message) => respond::error(StatusCode::UNPROCESSABLE_ENTITY, "bad_data", message),
+    let broken = |message| respond::error(StatusCode::UNPROCESSABLE_ENTITY, "bad_data", message);
+    match query.get("dry_run") {
+        None | Some("0" | "false") => match reload.reload().await {
+            Ok(changes) if changes.is_complete() => respond::success(shapes::reloaded(&changes)),
+            Ok(changes) => {
+                let message = shapes::incomplete(&changes);
+                respond::partial(StatusCode::UNPROCESSABLE_ENTITY, "execution", message, shapes::reloaded(&changes))
+            }
+            Err(message) => broken(message),
+        },
+        Some("1" | "true" | "") => match reload.plan().await {
+            Ok(steps) => respond::success(shapes::plan(&steps)),
+            Err(message) => broken(message),
+        },
+        Some(other) => super::api::bad_data(&format!("invalid parameter \"dry_run\": {other:?} is neither 1 nor 0")),
     }
 }
 

@@ -81,8 +81,11 @@ pub(super) fn reply(answer: Result<Reply, Failure>) -> Reply {
         Err(Failure::BadData(message)) => bad_data(&message),
         Err(Failure::Control(error)) => {
             let (status, error_type) = match &error {
-                Error::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
-                Error::AlreadyExists(_) | Error::Refused(_) => (StatusCode::CONFLICT, "conflict"),
+                Error::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
+                Error::AlreadyExists(_) | Error::Foreign(_) | Error::Down(_) | Error::Refused(_) => {
+                    (StatusCode::CONFLICT, "conflict")
+                }
+                Error::NotStarted { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "execution"),
             };
             respond::error(status, error_type, error.to_string())
         }

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -19,10 +19,9 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::control::Control;
+use crate::control::{Changes, Control, Step};
 use crate::metrics::{Limit, Metrics};
 use crate::telemetry::{AttachError, Telemetry};
-use crate::wire;
 use access::{Admission, Channel, Entered};
 use listener::Connection;
 use live::{Closing, Live};
@@ -91,13 +90,22 @@ pub struct App {
     /// May requests change something?
     pub(super) admin: bool,
     access: Access,
-    pub(super) reload: Arc<OnceLock<Reload>>,
+    pub(super) reload: Arc<OnceLock<Box<dyn Reload>>>,
     scrapes: Scrapes,
     telemetry_path: Arc<str>,
 }
 
-/// Reads the file again, and says what was touched or why nothing was.
-pub type Reload = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<wire::Reloaded, String>> + Send>> + Send + Sync>;
+/// An answer that takes time.
+pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What `POST /-/reload` does.
+pub trait Reload: Send + Sync {
+    /// Reads the file again and does what it says: what was done, or why nothing was touched.
+    fn reload(&self) -> Later<Result<Changes, String>>;
+
+    /// Reads the file again: what would be done.
+    fn plan(&self) -> Later<Result<Vec<Step>, String>>;
+}
 
 // === impl App ===
 
@@ -155,11 +163,17 @@ impl App {
     }
 
     /// What `POST /-/reload` does. Only the first call has an effect.
-    pub fn on_reload(&self, reload: Reload) {
-        drop(self.reload.set(reload));
+    pub fn on_reload(&self, reload: impl Reload + 'static) {
+        drop(self.reload.set(Box::new(reload)));
     }
 
-    /// Whether `/-/ready` answers 200; at first it does not.
+    /// Notes how the configuration was loaded, for the metrics.
+    pub fn config_reloaded(&self, successful: bool, time: SystemTime) {
+        self.metrics.config_reloaded(successful, time);
+    }
+
+    /// Whether `/-/ready` may answer 200: the start of the supervisors has begun, and they are not being stopped. At first it
+    /// may not.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
     }

@@ -61,7 +61,7 @@ pub(super) fn full(status: StatusCode, content_type: &'static str, body: impl In
     reply
 }
 
-/// One line of text.
+/// Text of one line or several.
 pub(super) fn text(status: StatusCode, line: &str) -> Reply {
     full(status, "text/plain; charset=utf-8", format!("{line}\n"))
 }
@@ -73,7 +73,16 @@ pub(super) fn success(data: impl Serialize) -> Reply {
 
 /// `{"status":"error","errorType":…,"error":…}`
 pub(super) fn error(status: StatusCode, error_type: &'static str, message: String) -> Reply {
-    let envelope = Envelope::<()>::Error { error_type: error_type.into(), error: message };
+    failure(status, error_type, message, None::<()>)
+}
+
+/// The same, with what was done nevertheless.
+pub(super) fn partial(status: StatusCode, error_type: &'static str, message: String, data: impl Serialize) -> Reply {
+    failure(status, error_type, message, Some(data))
+}
+
+fn failure(status: StatusCode, error_type: &'static str, error: String, data: Option<impl Serialize>) -> Reply {
+    let envelope = Envelope::Error { error_type: error_type.into(), error, data };
     full(status, wire::CONTENT_TYPE, wire::json(&envelope))
 }
 

@@ -90,7 +90,7 @@ pub static ROUTES: &[Route] = &[
         path: "/-/ready",
         name: "ready",
         parameters: &[],
-        help: "200 when all supervisors have started, 503 before and while stopping.",
+        help: "200 when nothing is in trouble; 503 with a line for each thing that is, before the start, and while stopping.",
         handler: Handler::Get(pages::ready),
     },
     Route {
@@ -143,18 +143,39 @@ pub static ROUTES: &[Route] = &[
         handler: Handler::Ask(live::events),
     },
     Route {
+        path: "/api/v1/restart",
+        name: "restart",
+        parameters: &["supervisor", "child"],
+        help: "POST: start a child or a whole supervisor anew, whatever it does (admin API).",
+        handler: Handler::Post(|app, query| Box::pin(admin::restart(app, query))),
+    },
+    Route {
+        path: "/api/v1/start",
+        name: "start",
+        parameters: &["supervisor", "child"],
+        help: "POST: start a child or a whole supervisor, unless it runs (admin API).",
+        handler: Handler::Post(|app, query| Box::pin(admin::start(app, query))),
+    },
+    Route {
+        path: "/api/v1/stop",
+        name: "stop",
+        parameters: &["supervisor", "child"],
+        help: "POST: stop a child or a whole supervisor, and keep it stopped (admin API).",
+        handler: Handler::Post(|app, query| Box::pin(admin::stop(app, query))),
+    },
+    Route {
         path: "/api/v1/restart_child",
         name: "restart_child",
         parameters: &["supervisor", "child"],
-        help: "POST: start a child that does not run (admin API).",
-        handler: Handler::Post(|app, query| Box::pin(admin::restart_child(app, query))),
+        help: "POST: the same as `/api/v1/restart` (admin API).",
+        handler: Handler::Post(|app, query| Box::pin(admin::restart(app, query))),
     },
     Route {
         path: "/api/v1/terminate_child",
         name: "terminate_child",
         parameters: &["supervisor", "child"],
-        help: "POST: stop a child and keep it stopped (admin API).",
-        handler: Handler::Post(|app, query| Box::pin(admin::terminate_child(app, query))),
+        help: "POST: the same as `/api/v1/stop` (admin API).",
+        handler: Handler::Post(|app, query| Box::pin(admin::stop(app, query))),
     },
     Route {
         path: "/api/v1/marks",
@@ -166,8 +187,8 @@ pub static ROUTES: &[Route] = &[
     Route {
         path: "/-/reload",
         name: "reload",
-        parameters: &[],
-        help: "POST: read the file again; only what changed is touched (admin API).",
+        parameters: &["dry_run"],
+        help: "POST: read the file again; only what changed is touched. With `dry_run=1` only the plan is told (admin API).",
         handler: Handler::Post(|app, query| Box::pin(admin::reload(app, query))),
     },
 ];

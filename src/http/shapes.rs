@@ -6,9 +6,10 @@ use std::time::Duration;
 use crate::analytics::registry::{Name, OTHER};
 use crate::analytics::{self, EventType, Fact, Remains, Verdict};
 use crate::event::{
-    Aggregated, ChildRef, ExitReason, Mark, Payload, Pid, ReasonClass, SupervisorEvent, SupervisorExit, Timestamp,
+    Aggregated, ChildRef, ExitReason, Mark, Payload, Phase, Pid, ReasonClass, SupervisorEvent, SupervisorExit, Timestamp,
     Usage,
 };
+use crate::control::{Changes, Step};
 use crate::wire::{self, Word};
 
 /// Whether what programs wrote is shown to who asks.
@@ -126,6 +127,15 @@ pub(crate) fn live_event(number: u64, event: &SupervisorEvent, output: LastOutpu
             aggregated(what, *count, of(EventType::Aggregated.as_str(), child.as_deref(), None))
         }
         Payload::ChildStop { child, .. } => of("stopped", Some(child), None),
+        Payload::ChildPhase { child, child_pid, phase } => {
+            let event_type = match phase {
+                Phase::Waiting => "waiting",
+                Phase::Starting { .. } => "starting",
+                Phase::Stopping { .. } => "stopping",
+            };
+            of(event_type, Some(child), *child_pid)
+        }
+        Payload::SupervisorConfig { .. } => of("supervisor_configured", None, None),
         Payload::SupervisorTerminate { reason, lifetime } => wire::Event {
             reason: Some(supervisor_exit(reason)),
             lifetime_ms: lifetime.map(millis),
@@ -138,6 +148,43 @@ pub(crate) fn live_event(number: u64, event: &SupervisorEvent, output: LastOutpu
 pub(crate) fn marked(mark: &Mark) -> wire::Marked {
     let timestamp = mark.time.unix_millis();
     wire::Marked { timestamp, time: wire::rfc3339(timestamp), text: mark.text.to_string() }
+}
+
+/// `POST /-/reload`
+pub(crate) fn reloaded(changes: &Changes) -> wire::Reloaded {
+    let failed = changes.failed.iter().map(|(name, reason)| wire::NotStarted {
+        name: name.clone(),
+        reason: reason.to_string(),
+    });
+    let waiting = changes.waiting.iter().map(|(name, waits_for)| wire::Waiting {
+        name: name.clone(),
+        waits_for: waits_for.clone(),
+    });
+    wire::Reloaded {
+        added: changes.added.clone(),
+        removed: changes.removed.clone(),
+        changed: changes.changed.clone(),
+        updated: changes.updated.clone(),
+        failed: failed.collect(),
+        waiting: waiting.collect(),
+    }
+}
+
+/// Why a reload did not do all that the file says.
+pub(crate) fn incomplete(changes: &Changes) -> String {
+    let failed = changes.failed.iter().map(|(name, reason)| format!("{name} did not start: {reason}"));
+    let waiting = changes.waiting.iter().map(|(name, first)| format!("{name} waits for {first}"));
+    failed.chain(waiting).collect::<Vec<_>>().join("; ")
+}
+
+/// `POST /-/reload?dry_run=1`
+pub(crate) fn plan(steps: &[Step]) -> wire::Plan {
+    let steps = steps.iter().map(|step| wire::Step {
+        action: Word::Borrowed(step.action.as_str()),
+        name: step.name.clone(),
+        why: step.why.clone(),
+    });
+    wire::Plan { steps: steps.collect() }
 }
 
 /// What was counted together says how many and of what.
@@ -243,6 +290,7 @@ pub(crate) fn supervisor(view: &analytics::SupervisorView, output: LastOutput) -
         strategy: config.and_then(|config| config.strategy).map(|strategy| Word::Borrowed(strategy.as_str())),
         max_restarts: config.and_then(|config| config.max_restarts),
         max_seconds: config.and_then(|config| config.max_seconds),
+        budget_can_run_out: config.and_then(|config| config.budget_can_run_out),
         restarts_in_window: view.restarts_in_window,
         restarts_left: view.restarts_left,
         health: Word::Borrowed(view.health.as_str()),
@@ -284,6 +332,7 @@ fn child(supervisor: &Name, view: &analytics::ChildView, output: LastOutput) -> 
         restart: view.child.restart.map(|restart| Word::Borrowed(restart.as_str())),
         restarts: view.restarts,
         uptime_ms: view.uptime.map(millis),
+        progress: view.progress.as_ref().map(progress),
         next_try_ms: view.next_try.map(millis),
         last_death: view.last_death.as_ref().map(|death| event(supervisor, death, output)),
         reason_fingerprint: view.reason_fingerprint.map(hex),
@@ -291,6 +340,14 @@ fn child(supervisor: &Name, view: &analytics::ChildView, output: LastOutput) -> 
         looping: view.looping.as_ref().map(looping),
         deaths_hour: view.deaths_hour,
         deaths_day: view.deaths_day,
+    }
+}
+
+fn progress(progress: &analytics::ChildProgress) -> wire::Progress {
+    wire::Progress {
+        waits_for: text(&progress.waits_for),
+        elapsed_ms: millis(progress.elapsed),
+        limit_ms: progress.limit.map(millis),
     }
 }
 

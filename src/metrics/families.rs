@@ -11,6 +11,7 @@ use super::labels::Labels;
 use super::limits::Limit;
 use super::own::DropCause;
 use super::row::RowView;
+use crate::analytics::ChildState;
 use crate::event::{EventKind, ReasonClass, RestartCause, SupervisorExitClass};
 
 use Samples::{Exporter, Supervisor};
@@ -38,7 +39,7 @@ macro_rules! spellings {
     }};
 }
 
-const STATES: &[&str] = &["running", "restarting", "stopped"];
+const STATES: &[&str] = spellings!(ChildState);
 const HANDLER_STATES: &[&str] = &["attached", "detached"];
 /// The supervisors' events in the order of [`EventKind::SUPERVISOR`].
 const EVENTS: &[&str; EventKind::SUPERVISOR.len()] = &[
@@ -48,7 +49,9 @@ const EVENTS: &[&str; EventKind::SUPERVISOR.len()] = &[
     "child_terminate",
     "child_restart",
     "child_stop",
+    "child_phase",
     "child_aggregate",
+    "supervisor_config",
     "supervisor_terminate",
 ];
 const SUPERVISOR: &[&str] = &["supervisor"];
@@ -107,10 +110,9 @@ pub static FAMILIES: &[Family] = &[
     .by_closed(&["supervisor", "reason"], spellings!(SupervisorExitClass)),
     gauge("supervisor_children", "Children of the supervisor by state.", Supervisor(|view, out| {
         let seen = &view.row.observed;
-        if let (Some(running), Some(restarting), Some(stopped)) =
-            (seen.running.get(), seen.restarting.get(), seen.stopped.get())
-        {
-            out.each(view.labels(), &[running, restarting, stopped]);
+        let counts = seen.children.each_ref().map(|gauge| gauge.get());
+        if counts.iter().all(Option::is_some) {
+            out.each(view.labels(), &counts.map(Option::unwrap_or_default));
         }
     }))
     .by_closed(&["supervisor", "state"], STATES),
@@ -218,6 +220,20 @@ pub static FAMILIES: &[Family] = &[
         Exporter(|scrape, out| out.int(scrape.build_labels().as_str().into(), 1)),
     )
     .by(&["version", "revision", "branch", "rustversion"]),
+    gauge(
+        "restart_exporter_config_last_reload_successful",
+        "Whether the last attempt to load the configuration file succeeded and was applied completely (1) or not (0).",
+        Exporter(|scrape, out| int_if_known(scrape.own().config_loaded.get(), out)),
+    ),
+    gauge(
+        "restart_exporter_config_last_reload_success_timestamp_seconds",
+        "Unix time of the last successful load of the configuration file.",
+        Exporter(|scrape, out| {
+            if let Some(millis) = scrape.own().config_loaded_at.get() {
+                out.time(Labels::default(), millis);
+            }
+        }),
+    ),
     counter(
         "restart_exporter_http_requests_total",
         "HTTP requests answered (handler = route name, never the raw path).",

@@ -49,7 +49,7 @@ pub(super) struct Recorder {
 impl Recorder {
     pub(super) fn new(config: MetricsConfig, analytics: Analytics) -> Self {
         let own = Own::new(Arc::new(Limits::new(config.max_children)));
-        let registry = Registry::new(config.max_supervisors, config.retention);
+        let registry = Registry::new(config.max_supervisors, config.retention, analytics.kept());
         Self { config, registry, own, analytics, created: telemetry::now().unix_millis() }
     }
 
@@ -140,7 +140,17 @@ impl Recorder {
                     }
                 });
             }
-            Payload::ChildStop { .. } => {}
+            Payload::ChildStop { .. } | Payload::ChildPhase { .. } => {}
+            Payload::SupervisorConfig { strategy, max_restarts, max_seconds, parent, .. } => {
+                if !row.is_other() {
+                    row.set_incarnation(Incarnation {
+                        record: self.record_of(event),
+                        info: Some(row.info_labels(Some(*strategy), parent.as_deref())),
+                    });
+                    row.max_restarts.set(Some((*max_restarts).into()));
+                    row.max_seconds.set(Some((*max_seconds).into()));
+                }
+            }
             Payload::ChildAggregate { child, of, count } => count_many(event, row, child.as_deref(), *of, *count),
             Payload::SupervisorTerminate { reason, .. } => {
                 row.terminations.inc(reason.class() as usize);

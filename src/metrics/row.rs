@@ -19,7 +19,7 @@ use super::families::{DOWNTIME_BUCKETS, FAMILIES, LIFETIME_BUCKETS, START_BUCKET
 use super::family::Samples;
 use super::labels::{InlineText, Labels, label_text, push_label, push_more_label};
 use super::limits::{Limit, Limits};
-use crate::analytics::Record;
+use crate::analytics::{ChildState, Record};
 use crate::analytics::registry::{Name, OTHER};
 use crate::event::{ReasonClass, RestartCause, Strategy, SupervisorExitClass, unix_millis};
 
@@ -70,9 +70,8 @@ pub(super) struct Incarnation {
 #[derive(Default)]
 pub(super) struct Observed {
     pub(super) restarts_used: Gauge,
-    pub(super) running: Gauge,
-    pub(super) restarting: Gauge,
-    pub(super) stopped: Gauge,
+    /// Children by state, in the order of [`ChildState::ALL`].
+    pub(super) children: [Gauge; ChildState::ALL.len()],
     pub(super) history_events: Gauge,
     pub(super) evicted_events: Gauge,
 }
@@ -171,9 +170,9 @@ impl SupervisorRow {
         let is_local = record.is_some_and(|record| record.name().node.is_none());
         let children = levels.filter(|_| is_local).map(|levels| levels.children);
         seen.restarts_used.set(levels.and_then(|levels| levels.restarts_in_window).map(u64::from));
-        seen.running.set(children.map(|children| children.running));
-        seen.restarting.set(children.map(|children| children.restarting));
-        seen.stopped.set(children.map(|children| children.stopped));
+        for (gauge, state) in seen.children.iter().zip(ChildState::ALL) {
+            gauge.set(children.map(|children| children.get(state)));
+        }
         seen.history_events.set(levels.map(|levels| levels.history_events));
         seen.evicted_events.set(levels.map(|levels| levels.evicted_events));
     }

@@ -7,6 +7,12 @@ use thiserror::Error;
 /// Longest wait that can be configured: a day.
 pub const MAX_BACKOFF: Duration = Duration::from_secs(24 * 3600);
 
+/// Failures in a row beyond which waits are taken to grow no more, where it is asked how many fit into a window.
+const MAX_ROW: usize = 64;
+
+/// Failures that are counted out, where it is asked how many fit into a window: more are as good as no limit.
+const MAX_FAILURES: u32 = 10_000;
+
 /// Waits that grow with each failure in a row, up to a limit, and begin anew after a run that was stable.
 ///
 /// The wait before restart number `n` in a row is `initial × factor^(n - 1)`, at most `max`, then spread by `jitter` to
@@ -57,6 +63,42 @@ impl Default for Backoff {
 }
 
 impl Backoff {
+    /// What suits an OS process: from 1 s doubling to 30 s, spread by a tenth, reset after 10 s. Most programs need longer to
+    /// start than a task, and a supervisor that gives up within a second helps nobody.
+    pub const OF_PROCESSES: Self = Self {
+        initial: Duration::from_secs(1),
+        max: Duration::from_secs(30),
+        factor: 2.0,
+        jitter: 0.1,
+        reset_after: Duration::from_secs(10),
+    };
+
+    /// The most failures that a child with this backoff can have within a window; if that is more than `enough`, one more
+    /// than `enough`.
+    pub(super) fn most_failures(&self, window: Duration, enough: u32) -> u32 {
+        let shortest_wait = |row: usize| self.delay(row.min(MAX_ROW) as u32, 0.0);
+        // The earliest moment of the latest failure, if it is the first, second, … in a row: either way to go on is tried. A
+        // next run that fails at once is one more in a row; one that lasts `reset_after` begins a new row.
+        let mut earliest = vec![Duration::ZERO];
+        for failures in 1..=enough.min(MAX_FAILURES) {
+            let started = earliest.iter().enumerate().map(|(row, time)| time.saturating_add(shortest_wait(row + 1)));
+            let mut next: Vec<Duration> = started.collect();
+            let anew = next.iter().min().map_or(Duration::MAX, |start| start.saturating_add(self.reset_after));
+            next.insert(0, anew);
+            if next.len() > MAX_ROW
+                && let Some(longest) = next.pop()
+                && let Some(last) = next.last_mut()
+            {
+                *last = (*last).min(longest);
+            }
+            if next.iter().all(|time| *time > window) {
+                return failures;
+            }
+            earliest = next;
+        }
+        enough.saturating_add(1)
+    }
+
     /// Checks the ranges of the fields.
     ///
     /// # Errors
@@ -116,6 +158,30 @@ mod tests {
     fn an_initial_wait_of_zero_stays_zero() {
         let backoff = Backoff { initial: Duration::ZERO, ..Backoff::default() };
         assert_eq!(backoff.delay(u32::MAX, 1.0), Duration::ZERO);
+    }
+
+    // When the window is over before the waits let one too many in, the budget never runs out.
+    #[test]
+    fn the_most_failures_within_a_window_follow_from_the_shortest_waits() {
+        let processes = Backoff::OF_PROCESSES;
+        let even = Backoff { jitter: 0.0, ..processes };
+        let table = [
+            // 0 s, 1 s, 3 s; the next would be at 7 s.
+            (even, 5, 10, 3),
+            (even, 7, 10, 4),
+            // At 0, 0.9 and 2.7 s at best.
+            (processes, 2, 10, 2),
+            (processes, 3, 10, 3),
+            // A run of 10 s now and then makes the waits short again: 0, 1, 3, then at 17, 18 and 20 s is quicker than 0, 1,
+            // 3, 7, 15 and 31 s.
+            (even, 19, 10, 5),
+            (even, 20, 10, 6),
+            (even, 3600, 5, 6),
+            (Backoff { initial: Duration::ZERO, ..even }, 1, 1000, 1001),
+        ];
+        for (backoff, seconds, enough, failures) in table {
+            assert_eq!(backoff.most_failures(Duration::from_secs(seconds), enough), failures, "{seconds} s, {backoff:?}");
+        }
     }
 
     #[test]

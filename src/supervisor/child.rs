@@ -11,12 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 use once_cell::sync::Lazy;
-use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::event::{ExitReason, Panic, Pid, Usage};
-use crate::supervisor::handle::SupervisorHandle;
 use crate::supervisor::notice::Notice;
+use crate::supervisor::starts::{Answer, Outcome, Voice};
 use crate::telemetry::panic_message;
 
 /// The tasks of one supervisor's children. Dropping it aborts them all, so that none outlives its supervisor.
@@ -86,65 +85,39 @@ impl StopToken {
     }
 }
 
-/// Says that a child is ready: its start ends with this word. Dropping it says nothing; only the child's end then ends
-/// the start, as a failed one.
-#[derive(Debug)]
-pub struct Ready(pub(super) oneshot::Sender<Answer>);
+/// Says that a child is ready: its start ends with this word. Dropping it unsaid is a failed start, at once.
+pub struct Ready(Voice);
 
-/// What a start function answers.
-#[derive(Default)]
-pub(super) struct Answer {
-    pub(super) outcome: Outcome,
-    pub(super) info: Option<Info>,
-    /// The child's own pid, if it has a better one than the number of its task.
-    pub(super) pid: Option<Pid>,
-    /// The handle of a child that is a supervisor.
-    pub(super) supervisor: Option<SupervisorHandle>,
-}
-
-#[derive(Default)]
-pub(super) enum Outcome {
-    #[default]
-    Running,
-    Ignored,
-    AlreadyStarted(Pid),
-}
-
-impl fmt::Debug for Answer {
+impl fmt::Debug for Ready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer").finish_non_exhaustive()
+        f.debug_struct("Ready").finish_non_exhaustive()
     }
 }
 
 impl Ready {
-    pub(super) fn channel() -> (Self, oneshot::Receiver<Answer>) {
-        let (word, answer) = oneshot::channel();
-        (Self(word), answer)
+    pub(super) fn new(voice: Voice) -> Self {
+        Self(voice)
     }
 
     /// The child runs (`{ok, Pid}`). False if nobody waits for it any more: its supervisor was told to stop meanwhile, and
-    /// the child is about to be killed.
-    pub fn ok(self) -> bool {
-        self.answer(Answer::default())
+    /// the child is about to be stopped.
+    pub fn ok(mut self) -> bool {
+        self.0.answer(Answer::default())
     }
 
     /// The child runs and has something for whoever started it (`{ok, Pid, Info}`). False as [`ok`](Self::ok).
-    pub fn ok_with(self, info: impl Any + Send + Sync) -> bool {
-        self.answer(Answer { info: Some(Arc::new(info)), ..Answer::default() })
+    pub fn ok_with(mut self, info: impl Any + Send + Sync) -> bool {
+        self.0.answer(Answer { info: Some(Arc::new(info)), ..Answer::default() })
     }
 
     /// The child is not wanted (`ignore`): no error, but nothing runs. The task is aborted if it does not end.
-    pub fn ignore(self) {
-        self.answer(Answer { outcome: Outcome::Ignored, ..Answer::default() });
+    pub fn ignore(mut self) {
+        self.0.answer(Answer { outcome: Outcome::Ignored, ..Answer::default() });
     }
 
     /// The child runs elsewhere (`{error, {already_started, Pid}}`): an error, and nothing is kept.
-    pub fn already_started(self, pid: Pid) {
-        self.answer(Answer { outcome: Outcome::AlreadyStarted(pid), ..Answer::default() });
-    }
-
-    pub(super) fn answer(self, answer: Answer) -> bool {
-        self.0.send(answer).is_ok()
+    pub fn already_started(mut self, pid: Pid) {
+        self.0.answer(Answer { outcome: Outcome::AlreadyStarted(pid), ..Answer::default() });
     }
 }
 

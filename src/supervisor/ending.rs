@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::event::{Action, Decision, Detail, ExitReason, Payload, Strategy, SupervisorExit, Timestamp};
+use crate::supervisor::error::StartError;
 use crate::supervisor::run_loop::Supervision;
-use crate::supervisor::runs::{Stopped, until};
+use crate::supervisor::runs::{QUIET_STOP, Stopped, say_waiting, until};
 use crate::supervisor::spec::Shutdown;
-use crate::supervisor::table::{Child, Key, Run};
+use crate::supervisor::table::{Child, Down, Key, Run};
 use crate::telemetry::monotonic_now;
 
 impl Supervision {
@@ -19,12 +20,20 @@ impl Supervision {
             self.stop_at_once().await;
         } else {
             for key in self.table.keys(..).into_iter().rev() {
-                self.stop(key, Action::Leave).await;
+                drop(self.stop(key, Action::Leave).await);
             }
         }
         // Killed at once, or because the end took too long: either way it is no end in good order.
         let exit = if self.orders.kill.is_given() { killed() } else { exit };
         self.emit(Payload::SupervisorTerminate { reason: exit.clone(), lifetime: Some(monotonic_now() - self.since) });
+        if let Some(opened) = self.opened.take() {
+            let error = match (self.start_error.take(), &exit) {
+                (Some(error), _) => error,
+                (None, SupervisorExit::MaxIntensity(detail)) => StartError::GaveUp(detail.clone()),
+                (None, _) => StartError::Stopped,
+            };
+            drop(opened.send(Err(error)));
+        }
         self.exit.send_replace(Some(exit.clone()));
         exit
     }
@@ -40,8 +49,9 @@ impl Supervision {
         let mut deadlines: BTreeMap<Instant, Vec<Key>> = BTreeMap::new();
         let mut left: HashSet<Key> = HashSet::new();
         for (key, child) in self.table.iter() {
-            let Some(run) = child.run() else { continue };
+            let Some(run) = child.any_run() else { continue };
             left.insert(key);
+            self.emit_stopping(key, child.spec.shutdown.limit());
             match child.spec.shutdown {
                 Shutdown::BrutalKill => run.kill(),
                 Shutdown::Infinity => run.stop.give(),
@@ -53,7 +63,7 @@ impl Supervision {
                 }
             }
         }
-        let mut killed = false;
+        let (mut killed, mut is_quiet) = (false, true);
         while !left.is_empty() {
             let deadline = deadlines.first_key_value().map(|(deadline, _)| *deadline);
             let overdue: Vec<Key> = tokio::select! {
@@ -61,7 +71,10 @@ impl Supervision {
                     if let Some(key) = self.table.by_task(task).filter(|key| left.remove(key)) {
                         let shutdown = self.table.get(key).map_or(Shutdown::Infinity, |child| child.spec.shutdown);
                         let stopped = Stopped { exit: self.runs.late(exit, shutdown), ordered: true };
-                        self.stopped(key, &stopped, Action::Forget);
+                        // Of one that was being started nobody was told that it ran.
+                        if self.table.start_ended(key, Down::Stopped).is_none() {
+                            self.stopped(key, &stopped, Action::Forget);
+                        }
                     }
                     continue;
                 }
@@ -70,8 +83,14 @@ impl Supervision {
                     killed = true;
                     left.iter().copied().collect()
                 }
+                () = sleep_until(start + QUIET_STOP), if is_quiet => {
+                    is_quiet = false;
+                    let child = left.iter().min().and_then(|key| self.table.get(*key));
+                    say_waiting(&self.me.name, child.map_or("", |child| &child.reference.id), deadline);
+                    continue;
+                }
             };
-            for run in overdue.iter().filter_map(|key| self.table.get(*key)).filter_map(Child::run) {
+            for run in overdue.iter().filter_map(|key| self.table.get(*key)).filter_map(Child::any_run) {
                 run.kill();
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::event::{ExitReason, Pid};
+use crate::event::{Detail, ExitReason, Pid};
 use crate::supervisor::backoff::BackoffError;
 
 /// Longest id of a child or name of a supervisor, in bytes: ids are labels and keys.
@@ -66,6 +66,9 @@ pub enum StartError {
     /// The init function said that this supervisor is not wanted (`ignore`).
     #[error("ignored: the init function wants no supervisor")]
     Ignored,
+    /// Its children failed so often, before all had started, that it gave up.
+    #[error("gave up while starting: {0}")]
+    GaveUp(Detail),
     /// It was told to stop while it started.
     #[error("told to stop while starting")]
     Stopped,
@@ -80,6 +83,12 @@ pub enum ControlError {
     /// The child runs.
     #[error("running: the child runs")]
     Running,
+    /// The child is being started.
+    #[error("starting: the child is being started")]
+    Starting,
+    /// The child was stopped before it was ready.
+    #[error("interrupted: the child was stopped before it was ready")]
+    Interrupted,
     /// The child waits for its restart.
     #[error("restarting: the child waits for its restart")]
     Restarting,

@@ -9,7 +9,8 @@ use crate::event::{ChildType, Pid, SupervisorExit, SupervisorRef};
 use crate::supervisor::child::Info;
 use crate::supervisor::error::ControlError;
 use crate::supervisor::notice::Notice;
-use crate::supervisor::reconfigure::Changes;
+use crate::supervisor::reconfigure::{Adopted, Part, Step, Wanted};
+use crate::supervisor::settle::Settled;
 use crate::supervisor::spec::ChildSpec;
 
 /// Requests that wait for a supervisor; further callers wait until there is room.
@@ -22,6 +23,18 @@ pub struct SupervisorHandle {
     requests: mpsc::Sender<Request>,
     stop: StopOrder,
     exit: watch::Receiver<Option<SupervisorExit>>,
+    progress: watch::Receiver<Progress>,
+}
+
+/// How far the start of a supervisor has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Children are being started.
+    Starting,
+    /// Others wait for a child whose start failed, and which is tried again.
+    Stalled,
+    /// All children have had their turn.
+    Started,
 }
 
 /// Which child is meant: an id under a static supervisor, a pid under a dynamic one.
@@ -58,6 +71,8 @@ pub struct ChildInfo {
 /// What a child does now (OTP: a pid, `restarting`, or `undefined`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChildState {
+    /// Its start has begun, and has not ended.
+    Starting,
     /// It runs.
     Running(Pid),
     /// It waits for the next attempt to restart it.
@@ -80,7 +95,6 @@ pub struct ChildCount {
 }
 
 /// What can be asked of a supervisor; the closed set of its mailbox.
-#[derive(Debug)]
 pub(super) enum Request {
     StartChild(ChildSpec, Reply<Started>),
     TerminateChild(ChildSelector, Reply<()>),
@@ -89,7 +103,16 @@ pub(super) enum Request {
     GetChildspec(ChildSelector, Reply<ChildSpec>),
     WhichChildren(Reply<Vec<ChildInfo>>),
     CountChildren(Reply<ChildCount>),
-    Reconfigure(Vec<ChildSpec>, Reply<Changes>),
+    /// An operator wants the child up: with `true` anew, if it is up already.
+    Start(ChildSelector, bool, Reply<Started>),
+    /// What would be done to have these children and settings.
+    Plan(Wanted, Reply<Part>),
+    /// Stop what has to be stopped for them.
+    Hold(Wanted, Reply<Vec<Step>>),
+    /// Take them over, and begin to start what has to be started.
+    Adopt(Wanted, Reply<Adopted>),
+    /// Answer when all children have had their turn.
+    Settle(Reply<Vec<Settled>>),
 }
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, ControlError>>;
@@ -129,7 +152,8 @@ impl SupervisorHandle {
         self.request(|reply| Request::TerminateChild(child.into(), reply)).await
     }
 
-    /// Starts a child that does not run (`supervisor:restart_child/2`). Never counted in the intensity window.
+    /// Starts a child that does not run (`supervisor:restart_child/2`). Never counted in the intensity window. See
+    /// [`restart`](Self::restart) for a verb that works whatever the child does.
     ///
     /// # Errors
     /// [`Running`](ControlError::Running), [`Restarting`](ControlError::Restarting),
@@ -137,6 +161,26 @@ impl SupervisorHandle {
     /// [`StartFailed`](ControlError::StartFailed) (the child stays stopped), [`NotRunning`](ControlError::NotRunning).
     pub async fn restart_child(&self, child: impl Into<ChildSelector>) -> Result<Started, ControlError> {
         self.request(|reply| Request::RestartChild(child.into(), reply)).await
+    }
+
+    /// Starts a child anew, whatever it does: one that runs is stopped first, one that waits for its restart is started
+    /// now, one that is stopped or failed is started. Siblings are left alone, whatever the strategy. Counted as requested,
+    /// and not in the intensity window.
+    ///
+    /// # Errors
+    /// [`NotFound`](ControlError::NotFound), [`Dynamic`](ControlError::Dynamic),
+    /// [`StartFailed`](ControlError::StartFailed): with [`StartErrorPolicy::Retry`](crate::supervisor::StartErrorPolicy) it
+    /// is tried again, else it stays down; [`NotRunning`](ControlError::NotRunning).
+    pub async fn restart(&self, child: impl Into<ChildSelector>) -> Result<Started, ControlError> {
+        self.request(|reply| Request::Start(child.into(), true, reply)).await
+    }
+
+    /// As [`restart`](Self::restart), but a child that runs or is being started is left alone.
+    ///
+    /// # Errors
+    /// As [`restart`](Self::restart).
+    pub async fn start(&self, child: impl Into<ChildSelector>) -> Result<Started, ControlError> {
+        self.request(|reply| Request::Start(child.into(), false, reply)).await
     }
 
     /// Deletes the spec of a child that does not run (`supervisor:delete_child/2`).
@@ -173,19 +217,6 @@ impl SupervisorHandle {
         self.request(Request::CountChildren).await
     }
 
-    /// Makes these the children of the supervisor, in this order. Only what changed is touched: children that are gone are
-    /// stopped, children whose spec is another are stopped and started with it, new ones are started; a supervisor below
-    /// that has other children is reconfigured in turn. Nothing of this counts as a failure. Tasks are the same only if
-    /// their spec is a clone.
-    ///
-    /// # Errors
-    /// [`Spec`](ControlError::Spec), and nothing is touched; [`Dynamic`](ControlError::Dynamic);
-    /// [`NotRunning`](ControlError::NotRunning), also if a changed child made the supervisor give up.
-    pub async fn reconfigure(&self, children: Vec<ChildSpec>) -> Result<Changes, ControlError> {
-        // Boxed, because a supervisor asks those below it in turn.
-        Box::pin(self.request(|reply| Request::Reconfigure(children, reply))).await
-    }
-
     /// Stops all children in reverse order, ends the supervisor, and returns when it has ended (`supervisor:stop/1`).
     /// A permanent one under a parent is restarted by it.
     pub async fn shutdown(&self) -> SupervisorExit {
@@ -201,6 +232,16 @@ impl SupervisorHandle {
         ended.unwrap_or(SupervisorExit::Shutdown)
     }
 
+    /// Tells the supervisor to stop, and does not wait.
+    pub(super) fn abandon(&self) {
+        self.stop.by_parent();
+    }
+
+    /// How the supervisor ended; none if it has not.
+    pub(crate) fn exit(&self) -> Option<SupervisorExit> {
+        self.exit.borrow().clone()
+    }
+
     /// Has the supervisor ended?
     pub fn is_ended(&self) -> bool {
         self.exit.borrow().is_some() || self.exit.has_changed().is_err()
@@ -211,14 +252,28 @@ impl SupervisorHandle {
         requests: mpsc::Sender<Request>,
         stop: StopOrder,
         exit: watch::Receiver<Option<SupervisorExit>>,
+        progress: watch::Receiver<Progress>,
     ) -> Self {
-        Self { reference, requests, stop, exit }
+        Self { reference, requests, stop, exit, progress }
     }
 
-    async fn request<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, ControlError> {
+    /// Follows its start.
+    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+
+    /// Sends a request, and returns when it stands in the line; the answer comes later.
+    pub(super) async fn send<T>(
+        &self,
+        request: impl FnOnce(Reply<T>) -> Request,
+    ) -> Result<oneshot::Receiver<Result<T, ControlError>>, ControlError> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).await.map_err(|_| ControlError::NotRunning)?;
-        answer.await.map_err(|_| ControlError::NotRunning)?
+        Ok(answer)
+    }
+
+    pub(super) async fn request<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, ControlError> {
+        self.send(request).await?.await.map_err(|_| ControlError::NotRunning)?
     }
 }
 

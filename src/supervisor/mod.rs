@@ -47,8 +47,6 @@
 //! # }
 //! ```
 
-use std::pin::pin;
-
 use tokio::sync::oneshot;
 
 use crate::telemetry::Telemetry;
@@ -56,6 +54,7 @@ use crate::telemetry::Telemetry;
 mod backoff;
 mod child;
 mod decision;
+mod difference;
 mod ending;
 mod error;
 mod handle;
@@ -65,7 +64,10 @@ mod reconfigure;
 mod requests;
 mod run_loop;
 mod runs;
+mod settle;
 mod spec;
+mod starting;
+mod starts;
 mod strategy;
 mod table;
 
@@ -79,12 +81,17 @@ pub use process::{
     Credentials, LastOutputLimits, MAX_LINE_BYTES, PassOn, Probing, Program, Readiness, StopSignal, UnknownSignal,
     flush_output, reap_orphans,
 };
-pub use reconfigure::Changes;
-pub use spec::{ChildSpec, DYNAMIC_LABEL, Shutdown, Supervisor};
+pub use reconfigure::{Changes, Step, StepAction};
+pub(crate) use handle::Progress;
+pub(crate) use reconfigure::{GONE, NEW, Wanted, changed};
+pub(crate) use settle::Settled;
+pub use spec::{ChildSpec, DYNAMIC_LABEL, Shutdown, StartErrorPolicy, Supervisor};
 
 impl Supervisor {
     /// Starts the supervisor and its children on the current tokio runtime, and returns when all children have started
     /// (`supervisor:start_link/3`). It then runs until it ends or the runtime does; its events go to `telemetry`.
+    ///
+    /// A caller who stops waiting leaves no half-started tree: the supervisor is told to stop.
     ///
     /// # Errors
     /// [`StartError`]: a broken rule, a failed init, or a child that failed to start. Nothing runs then.
@@ -92,46 +99,48 @@ impl Supervisor {
     /// # Panics
     /// If called outside a tokio runtime.
     pub async fn start(self, telemetry: &Telemetry) -> Result<SupervisorHandle, StartError> {
-        self.start_marked(telemetry, ()).await
+        let (handle, opened) = self.begin(telemetry, false)?;
+        let abandoned = Abandoned::unless_done(&handle);
+        opened.await.unwrap_or(Err(StartError::Stopped))?;
+        abandoned.done();
+        Ok(handle)
     }
 
-    /// As [`start`](Self::start). The mark is dropped when the start is over: all children run, or all that had started
-    /// are stopped, also for a caller who did not wait for it.
-    pub(crate) async fn start_marked(
+    /// Begins to start the supervisor, in a task of its own: returns its handle at once, and what says how the start ended.
+    /// With `is_requested` its children count as restarted on request.
+    pub(crate) fn begin(
         self,
         telemetry: &Telemetry,
-        mark: impl Send + 'static,
-    ) -> Result<SupervisorHandle, StartError> {
-        let place = run_loop::Place { parent: None, telemetry: telemetry.clone(), orders: runs::Orders::default() };
-        let stop = place.orders.stop.clone();
-        let (mut answer, opened) = oneshot::channel();
-        // In a task of its own from the first moment, so that a caller who stops waiting leaves no half-started tree.
-        tokio::spawn(async move {
-            let mut open = pin!(run_loop::open(self, place));
-            let opened = tokio::select! {
-                biased;
-                opened = &mut open => opened,
-                () = answer.closed() => {
-                    stop.by_parent();
-                    open.await
-                }
-            };
-            match opened {
-                Ok((supervision, handle)) => {
-                    let abandoned = answer.send(Ok(handle)).is_err();
-                    let mark = Some(mark).filter(|_| abandoned);
-                    if abandoned {
-                        stop.by_parent();
-                    }
-                    supervision.serve().await;
-                    drop(mark);
-                }
-                Err(error) => {
-                    drop(mark);
-                    drop(answer.send(Err(error)));
-                }
-            }
-        });
-        opened.await.unwrap_or(Err(StartError::Stopped))
+        is_requested: bool,
+    ) -> Result<(SupervisorHandle, oneshot::Receiver<Result<(), StartError>>), StartError> {
+        let orders = runs::Orders::default();
+        let place = run_loop::Place { parent: None, telemetry: telemetry.clone(), orders, is_requested };
+        let (mut supervision, handle) = run_loop::open(self, place)?;
+        let (answer, opened) = oneshot::channel();
+        supervision.opened = Some(answer);
+        tokio::spawn(supervision.serve());
+        Ok((handle, opened))
+    }
+}
+
+/// Tells a supervisor to stop if whoever waits for its start goes away.
+pub(crate) struct Abandoned<'a>(Option<&'a SupervisorHandle>);
+
+impl<'a> Abandoned<'a> {
+    pub(crate) fn unless_done(handle: &'a SupervisorHandle) -> Self {
+        Self(Some(handle))
+    }
+
+    /// The start is over, however it ended.
+    pub(crate) fn done(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        if let Some(handle) = self.0 {
+            handle.abandon();
+        }
     }
 }

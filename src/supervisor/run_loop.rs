@@ -2,29 +2,31 @@
 //!
 //! All events of a supervisor are emitted here, by the one task that runs this loop, in the order in which they happened.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id as TaskId, yield_now};
 use tokio::time::sleep_until;
 
 use crate::event::{
-    Action, AutoShutdown, Decision, Detail, Event, ExitReason, Payload, RestartCause, SupervisorEvent, SupervisorExit,
-    SupervisorRef, Timestamp,
+    Action, AutoShutdown, Decision, Detail, Event, ExitReason, Payload, Phase, RestartCause, Strategy, SupervisorEvent,
+    SupervisorExit, SupervisorRef, Timestamp,
 };
 use crate::intensity::Intensity;
 use crate::supervisor::child::{Exit, next_pid};
 use crate::supervisor::decision::{self, Ended};
 use crate::supervisor::error::{ControlError, StartError};
-use crate::supervisor::handle::{MAX_QUEUED_REQUESTS, Request, Started, SupervisorHandle};
-use crate::supervisor::runs::{Orders, Runs, StartOutcome, Stopped};
-use crate::supervisor::spec::{ChildSpec, Supervisor};
+use crate::supervisor::handle::{MAX_QUEUED_REQUESTS, Progress, Request, SupervisorHandle};
+use crate::supervisor::runs::{News, Orders, Runs, Stopped};
+use crate::supervisor::settle::Watcher;
+use crate::supervisor::spec::{ChildSpec, Supervisor, budget_can_run_out};
+use crate::supervisor::starts::Outcome;
 use crate::supervisor::strategy;
-use crate::supervisor::table::{Child, Down, Key, Run, Table};
+use crate::supervisor::table::{Child, Down, Key, Purpose, Table, Turn};
 use crate::telemetry::{Telemetry, monotonic_now, now};
 
 /// Where a supervisor lives.
@@ -33,12 +35,15 @@ pub(super) struct Place {
     pub(super) parent: Option<Arc<str>>,
     pub(super) telemetry: Telemetry,
     pub(super) orders: Orders,
+    /// Does an operator want it again?
+    pub(super) is_requested: bool,
 }
 
 /// A supervisor at work.
 pub(super) struct Supervision {
     pub(super) me: Arc<SupervisorRef>,
     pub(super) spec: Supervisor,
+    parent: Option<Arc<str>>,
     pub(super) telemetry: Telemetry,
     pub(super) orders: Orders,
     pub(super) table: Table,
@@ -47,57 +52,72 @@ pub(super) struct Supervision {
     /// Children that wait for their restart, and when they are due. Entries outlive their meaning: only one that agrees
     /// with the state of its child counts.
     pub(super) due: BTreeSet<(Instant, Key)>,
+    /// Children that those behind them wait for, in start order: see [`advance`](Self::advance).
+    pub(super) line: BTreeSet<Key>,
+    /// Are there children in the line of which nobody has heard that they wait?
+    pub(super) untold: bool,
+    /// Static temporary children that are done: their specs leave the list as in OTP, but a reload does not run them again.
+    pub(super) done: HashMap<Arc<str>, ChildSpec>,
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) exit: watch::Sender<Option<SupervisorExit>>,
+    pub(super) progress: watch::Sender<Progress>,
+    /// Who waits for the start.
+    pub(super) opened: Option<oneshot::Sender<Result<(), StartError>>>,
+    /// Why it cannot start.
+    pub(super) start_error: Option<StartError>,
+    /// Is it started because an operator wants it again? Then its children are restarted on request.
+    pub(super) is_requested: bool,
+    /// Who waits until children have had their turn.
+    pub(super) watchers: Vec<Watcher>,
     pub(super) since: Instant,
 }
 
-/// What came of an attempt to start a child again.
-pub(super) enum Attempt {
-    /// It runs, or it chose not to.
-    Done,
-    /// It failed and waits for its turn; what comes after it in its group waits as well.
-    Later,
-    /// The supervisor has to end.
-    End(SupervisorExit),
-}
-
-/// Starts a supervisor: returns when all children have started, with the supervision to be served.
-pub(super) async fn open(supervisor: Supervisor, place: Place) -> Result<(Supervision, SupervisorHandle), StartError> {
-    let Place { parent, telemetry, orders } = place;
-    let mut spec = supervisor.initialised().map_err(StartError::Init)?.ok_or(StartError::Ignored)?;
+/// Begins a supervisor; [`serve`](Supervision::serve) starts its children.
+pub(super) fn open(supervisor: Supervisor, place: Place) -> Result<(Supervision, SupervisorHandle), StartError> {
+    let Place { parent, telemetry, orders, is_requested } = place;
+    let spec = supervisor.initialised().map_err(StartError::Init)?.ok_or(StartError::Ignored)?;
     spec.check()?;
-    let children = std::mem::take(&mut spec.children);
     let name = parent.as_ref().map_or_else(|| spec.name.clone(), |parent| format!("{parent}/{}", spec.name).into());
     let me = Arc::new(SupervisorRef::new(next_pid(), name.clone(), None));
     let (requests, mailbox) = mpsc::channel(MAX_QUEUED_REQUESTS);
     let (exit, exited) = watch::channel(None);
-    let handle = SupervisorHandle::new(me.clone(), requests, orders.stop.clone(), exited);
+    let (progress, progressed) = watch::channel(Progress::Starting);
+    let handle = SupervisorHandle::new(me.clone(), requests, orders.stop.clone(), exited, progressed);
     let since = monotonic_now();
     let window = Duration::from_secs(spec.max_seconds.into());
-    let mut supervision = Supervision {
+    let supervision = Supervision {
         intensity: Intensity::new(spec.max_restarts, window, spec.resolution, since),
         runs: Runs::new(orders.clone(), telemetry.clone(), name),
         table: Table::default(),
         due: BTreeSet::new(),
+        line: BTreeSet::new(),
+        untold: false,
+        done: HashMap::new(),
         requests: mailbox,
         me,
         spec,
+        parent,
         telemetry,
         orders,
         exit,
+        progress,
+        opened: None,
+        start_error: None,
+        is_requested,
+        watchers: Vec::new(),
         since,
     };
-    supervision.init(parent, children).await?;
     Ok((supervision, handle))
 }
 
 impl Supervision {
-    /// Supervises until it is told to stop, gives up, or its significant children are done.
+    /// Starts the children, and supervises until it is told to stop, gives up, cannot start, or its significant children
+    /// are done.
     pub(super) async fn serve(mut self) -> SupervisorExit {
         // One wait for all turns: each new one would lock the notices to enlist, and again to leave.
         let orders = self.orders.clone();
         let mut ordered = pin!(orders.given());
+        self.init();
         let exit = loop {
             if let ControlFlow::Break(exit) = self.turn(ordered.as_mut()).await {
                 break exit;
@@ -109,40 +129,57 @@ impl Supervision {
     /// Everything that can wake a supervisor. No branch is preferred: a crash loop must not starve the requests that
     /// could end it.
     async fn turn(&mut self, ordered: Pin<&mut impl Future<Output = ()>>) -> ControlFlow<SupervisorExit> {
-        tokio::select! {
+        let flow = tokio::select! {
             () = ordered => ControlFlow::Break(self.orders.stop.exit()),
-            (task, exit) = self.runs.next_exit() => self.child_ended(task, exit).await,
+            news = self.runs.next() => match news {
+                News::Ended(task, exit) => self.child_ended(task, exit).await,
+                News::Said(start, said) => self.child_said(start, said).await,
+            },
             Some(request) = self.requests.recv() => self.answer(request).await,
-            () = is_due(self.due.first()), if !self.due.is_empty() => self.retry().await,
-        }
+            () = is_due(self.due.first()), if !self.due.is_empty() => {
+                self.retry().await;
+                ControlFlow::Continue(())
+            }
+        };
+        self.answer_watchers();
+        flow
     }
 
     // === Init ===
 
-    async fn init(&mut self, parent: Option<Arc<str>>, children: Vec<ChildSpec>) -> Result<(), StartError> {
+    fn init(&mut self) {
+        let Supervisor { strategy, max_restarts, max_seconds, .. } = self.spec;
         self.emit(Payload::SupervisorInit {
-            strategy: Some(self.spec.strategy),
-            max_restarts: Some(self.spec.max_restarts),
-            max_seconds: Some(self.spec.max_seconds),
-            parent,
+            strategy: Some(strategy),
+            max_restarts: Some(max_restarts),
+            max_seconds: Some(max_seconds),
+            parent: self.parent.clone(),
             found: false,
         });
-        for spec in children {
-            let child = spec.id.clone();
-            let reason = match self.start_new(spec).await {
-                Ok(_) => continue,
-                Err(ControlError::NotRunning) => {
-                    self.end(self.orders.stop.exit()).await;
-                    return Err(StartError::Stopped);
-                }
-                Err(ControlError::StartFailed(reason)) => reason,
-                Err(error) => ExitReason::error(error),
-            };
-            let error = StartError::Child { child, reason };
-            self.end(SupervisorExit::Error(Detail::new(&error.to_string()))).await;
-            return Err(error);
+        for spec in std::mem::take(&mut self.spec.children) {
+            self.enlist(spec, Turn::First);
         }
-        Ok(())
+        if !self.budget_can_run_out() {
+            self.emit_config();
+        }
+        self.advance();
+    }
+
+    /// Adds a child that is started when its turn comes.
+    pub(super) fn enlist(&mut self, spec: ChildSpec, turn: Turn) {
+        let reference = spec.reference(self.spec.strategy);
+        let key = self.table.insert(spec, reference);
+        if let Some(child) = self.table.get_mut(key) {
+            child.is_configured = true;
+        }
+        self.wait_for_turn(key, turn);
+    }
+
+    pub(super) fn wait_for_turn(&mut self, key: Key, turn: Turn) {
+        let Some(child) = self.table.get_mut(key) else { return };
+        child.set_down(Down::Waiting(turn));
+        self.line.insert(key);
+        self.untold = true;
     }
 
     // === A child ended by itself ===
@@ -150,6 +187,14 @@ impl Supervision {
     async fn child_ended(&mut self, task: TaskId, exit: Exit) -> ControlFlow<SupervisorExit> {
         // As in OTP, the end of something that is no child any more concerns nobody.
         let Some(key) = self.table.by_task(task) else { return ControlFlow::Continue(()) };
+        let begun = self.table.get_mut(key).and_then(Child::starting).map(|starting| starting.start);
+        if let Some(start) = begun {
+            // It may have said the word just before it ended: then it did start.
+            match self.runs.close(start) {
+                Some(answer) => self.answered(key, answer)?,
+                None => return self.not_started(key, as_start_error(exit)),
+            }
+        }
         let time = now();
         let Some(run) = self.table.ended(key, time.monotonic) else { return ControlFlow::Continue(()) };
         let ran = time.monotonic - run.since;
@@ -164,19 +209,45 @@ impl Supervision {
             other_significant: child.spec.significant && self.other_significant(key),
             is_kept: child.reference.is_kept(),
         };
-        let is_kept = ended.is_kept;
         let decision = decision::child_ended(&ended, &mut self.intensity, time.monotonic);
         let stopped = Stopped { exit, ordered: false };
         self.emit_terminate(time, key, &run, &stopped, decision);
-        // One that ends its supervisor by its failure stays until its name has been said.
-        if !matches!(decision.action, Action::Restart | Action::GiveUp) && !is_kept {
-            self.table.remove(key);
-        }
         match decision.action {
-            Action::Restart => self.restart(key, RestartCause::Failure, decision.delay).await,
-            Action::Leave | Action::Forget => ControlFlow::Continue(()),
-            Action::AutoShutdown => ControlFlow::Break(SupervisorExit::Shutdown),
+            Action::Restart => {
+                self.restart(key, RestartCause::Failure, decision.delay).await;
+                ControlFlow::Continue(())
+            }
+            Action::Leave | Action::Forget => {
+                self.done(key);
+                self.advance();
+                ControlFlow::Continue(())
+            }
+            Action::AutoShutdown => {
+                self.done(key);
+                ControlFlow::Break(SupervisorExit::Shutdown)
+            }
+            // The child is kept: `max_intensity` still needs its id.
             Action::GiveUp => ControlFlow::Break(self.max_intensity(key, &stopped.exit.reason)),
+        }
+    }
+
+    /// Puts a child that ended for good to rest. The spec of a temporary one leaves the list.
+    fn done(&mut self, key: Key) {
+        self.line.remove(&key);
+        match self.table.get_mut(key) {
+            Some(child) if child.reference.is_kept() => child.set_down(Down::Done),
+            _ => self.forget(key),
+        }
+    }
+
+    /// Takes a child out of the list. Of a static one its spec is remembered, because a reload would else run it again.
+    pub(super) fn forget(&mut self, key: Key) {
+        self.line.remove(&key);
+        if let Some(child) = self.table.remove(key)
+            && !child.reference.dynamic
+            && child.is_configured
+        {
+            self.done.insert(child.reference.id.clone(), child.spec);
         }
     }
 
@@ -184,153 +255,117 @@ impl Supervision {
     fn other_significant(&self, key: Key) -> bool {
         self.spec.auto_shutdown == AutoShutdown::AllSignificant
             && self.table.iter().any(|(other, child)| {
-                let runs = matches!(child.down(), None | Some(Down::Restarting { .. }));
+                let runs = matches!(child.down(), None | Some(Down::Restarting { .. } | Down::Waiting(_)));
                 other != key && child.spec.significant && runs
             })
     }
 
     /// Restarts a child and what its strategy says goes with it: stops in reverse, waits, then starts in order.
-    async fn restart(&mut self, failed: Key, cause: RestartCause, delay: Duration) -> ControlFlow<SupervisorExit> {
+    async fn restart(&mut self, failed: Key, cause: RestartCause, delay: Duration) {
         let group = self.table.keys(strategy::group(self.spec.strategy, failed));
         for key in group.iter().rev().filter(|key| **key != failed) {
             self.stop_for_sibling(*key).await;
         }
-        if !delay.is_zero() {
-            self.wait_for_restart(failed, cause, delay);
-            return ControlFlow::Continue(());
-        }
-        for key in group {
-            let cause = if key == failed { cause } else { RestartCause::Sibling };
-            match self.start_again(key, cause).await {
-                Attempt::Done => {}
-                Attempt::Later => break,
-                Attempt::End(exit) => return ControlFlow::Break(exit),
+        let has_groups = matches!(self.spec.strategy, Strategy::OneForAll | Strategy::RestForOne);
+        match (delay.is_zero(), has_groups) {
+            (true, false) => return self.launch(failed, Purpose::Again(cause)),
+            (true, true) => self.wait_for_turn(failed, Turn::Again(cause)),
+            (false, false) => return self.wait_for_restart(failed, cause, delay, false),
+            (false, true) => {
+                self.wait_for_restart(failed, cause, delay, false);
+                self.line.insert(failed);
             }
         }
-        ControlFlow::Continue(())
+        self.advance();
     }
 
     async fn stop_for_sibling(&mut self, key: Key) {
-        self.stop(key, Action::Restart).await;
-        let Some(child) = self.table.get_mut(key) else { return };
-        if child.reference.is_kept() {
-            child.set_down(Down::Waiting);
-        } else {
-            self.table.remove(key);
+        let interrupted = self.stop(key, Action::Restart).await;
+        let Some(child) = self.table.get(key) else { return };
+        match child.down() {
+            // Its turn comes anyway.
+            Some(Down::Held(_) | Down::Waiting(_)) => {}
+            // It never ran, so it is not restarted.
+            _ if matches!(interrupted, Some(Purpose::First)) => self.wait_for_turn(key, Turn::First),
+            _ if child.reference.is_kept() => self.wait_for_turn(key, Turn::Again(RestartCause::Sibling)),
+            _ => self.forget(key),
+        }
+        if let Some(purpose) = interrupted {
+            purpose.reply(Err(ControlError::Interrupted));
         }
     }
 
-    pub(super) async fn start_again(&mut self, key: Key, cause: RestartCause) -> Attempt {
-        let Some(child) = self.table.get(key) else { return Attempt::Done };
-        let begin = monotonic_now();
-        let outcome = self.runs.start(&child.spec, begin).await;
-        let time = now();
-        let duration = Some(time.monotonic - begin);
-        let exit = match outcome {
-            StartOutcome::Running(run, _) => {
-                self.restarted(time, key, run, cause, duration);
-                return Attempt::Done;
-            }
-            StartOutcome::Ignored => {
-                self.settle(key, false);
-                return Attempt::Done;
-            }
-            StartOutcome::Interrupted => return Attempt::End(self.orders.stop.exit()),
-            StartOutcome::AlreadyStarted(pid) => ExitReason::error(ControlError::AlreadyStarted(pid)).into(),
-            StartOutcome::Failed(exit) => exit,
-        };
-        let backoff = self.table.get_mut(key).map_or(Duration::ZERO, |child| child.fail(None));
-        let decision = decision::restart(&mut self.intensity, time.monotonic, backoff);
-        let reason = exit.reason.clone();
-        self.start_failed(time, key, exit, duration, Some(decision));
-        if decision.action == Action::GiveUp {
-            return Attempt::End(self.max_intensity(key, &reason));
-        }
-        self.wait_for_restart(key, cause, decision.delay);
-        Attempt::Later
-    }
-
-    fn wait_for_restart(&mut self, key: Key, cause: RestartCause, delay: Duration) {
+    pub(super) fn wait_for_restart(&mut self, key: Key, cause: RestartCause, delay: Duration, alone: bool) {
         let Some(child) = self.table.get_mut(key) else { return };
         let due = monotonic_now() + delay;
-        child.set_down(Down::Restarting { cause, due });
+        child.set_down(Down::Restarting { cause, due, alone });
         self.due.insert((due, key));
     }
 
-    /// Starts a child for the first time; of one that fails nothing is kept.
-    pub(super) async fn start_new(&mut self, spec: ChildSpec) -> Result<Started, ControlError> {
-        let reference = spec.reference(self.spec.strategy);
-        let is_kept = reference.is_kept();
-        let begin = monotonic_now();
-        let outcome = self.runs.start(&spec, begin).await;
-        let time = now();
-        let duration = Some(time.monotonic - begin);
-        let key = self.table.insert(spec, reference);
-        let error = match outcome {
-            StartOutcome::Running(run, info) => {
-                let pid = Some(run.pid);
-                self.table.started(key, run);
-                self.emit_child(time, key, |child| Payload::ChildStart { child, child_pid: pid, duration });
-                return Ok(Started { pid, info });
-            }
-            StartOutcome::Ignored => {
-                self.emit_child(time, key, |child| Payload::ChildStart { child, child_pid: None, duration });
-                if !is_kept {
-                    self.table.remove(key);
+    async fn retry(&mut self) {
+        let Some((now_due, key)) = self.due.pop_first() else { return };
+        // One that was terminated, or restarted with a sibling, since, is not due any more.
+        if let Some(Down::Restarting { cause, due, alone }) = self.table.get(key).and_then(Child::down)
+            && due == now_due
+        {
+            match alone {
+                false => self.restart(key, cause, Duration::ZERO).await,
+                true if self.line.contains(&key) => {
+                    self.wait_for_turn(key, Turn::Alone(cause));
+                    self.advance();
                 }
-                return Ok(Started { pid: None, info: None });
+                true => self.launch(key, Purpose::Alone(cause)),
             }
-            StartOutcome::Interrupted => ControlError::NotRunning,
-            StartOutcome::AlreadyStarted(pid) => {
-                let error = ControlError::AlreadyStarted(pid);
-                self.start_failed(time, key, ExitReason::error(&error).into(), duration, None);
-                error
-            }
-            StartOutcome::Failed(exit) => {
-                let error = ControlError::StartFailed(exit.reason.clone());
-                self.start_failed(time, key, exit, duration, None);
-                error
-            }
-        };
-        self.table.remove(key);
-        Err(error)
-    }
-
-    async fn retry(&mut self) -> ControlFlow<SupervisorExit> {
-        let Some((now_due, key)) = self.due.pop_first() else { return ControlFlow::Continue(()) };
-        match self.table.get(key).and_then(Child::down) {
-            Some(Down::Restarting { cause, due }) if due == now_due => self.restart(key, cause, Duration::ZERO).await,
-            // Terminated, or restarted with a sibling, since.
-            _ => ControlFlow::Continue(()),
         }
     }
 
-    fn max_intensity(&self, key: Key, reason: &ExitReason) -> SupervisorExit {
+    pub(super) fn max_intensity(&self, key: Key, reason: &ExitReason) -> SupervisorExit {
         let child = self.table.get(key).map_or("", |child| &child.reference.id);
         let Supervisor { max_restarts, max_seconds, .. } = self.spec;
-        let detail = format!("more than {max_restarts} restarts in {max_seconds} s; last child {child:?}: {reason}");
+        let restarts = if max_restarts == 1 { "restart" } else { "restarts" };
+        let detail = format!("more than {max_restarts} {restarts} in {max_seconds} s; last child {child:?}: {reason}");
         SupervisorExit::MaxIntensity(Detail::new(&detail))
     }
 
     /// Puts a child that does not run to rest: no restart is pending any more, and its spec may go.
     pub(super) fn settle(&mut self, key: Key, delete: bool) {
+        self.line.remove(&key);
         let Some(child) = self.table.get_mut(key) else { return };
         child.set_down(Down::Stopped);
         let deleted = delete || !child.reference.is_kept();
         self.emit_child(now(), key, |child| Payload::ChildStop { child, deleted });
-        if deleted {
+        if delete {
             self.table.remove(key);
+        } else if deleted {
+            self.forget(key);
         }
     }
 
     // === Stopping ===
 
-    /// Stops a child if it runs; `action` is what becomes of it, unless its spec goes with it.
-    pub(super) async fn stop(&mut self, key: Key, action: Action) {
-        let Some(child) = self.table.get(key) else { return };
-        let Some(run) = child.run() else { return };
-        let stopped = self.runs.stop(run, child.spec.shutdown).await;
-        self.stopped(key, &stopped, action);
+    /// Stops a child if it runs, or is being started; `action` is what becomes of it, unless its spec goes with it. Returns
+    /// what a start was for that was interrupted.
+    pub(super) async fn stop(&mut self, key: Key, action: Action) -> Option<Purpose> {
+        let start = self.table.get_mut(key)?.starting().map(|starting| starting.start);
+        if let Some(start) = start
+            && let Some(answer) = self.runs.close(start)
+            && matches!(answer.outcome, Outcome::Running)
+        {
+            // It had started already.
+            self.announce(key, answer);
+        }
+        let child = self.table.get(key)?;
+        let (run, shutdown) = (child.any_run()?, child.spec.shutdown);
+        self.emit_stopping(key, shutdown.limit());
+        let stopped = self.runs.stop(run, shutdown, &child.reference.id).await;
+        match self.table.start_ended(key, Down::Stopped) {
+            // Nobody was told that it ran, so nobody is told that it ended.
+            Some(starting) => Some(starting.purpose),
+            None => {
+                self.stopped(key, &stopped, action);
+                None
+            }
+        }
     }
 
     pub(super) fn stopped(&mut self, key: Key, stopped: &Stopped, action: Action) {
@@ -345,46 +380,24 @@ impl Supervision {
 
     // === Events ===
 
-    pub(super) fn restarted(
-        &mut self,
-        time: Timestamp,
-        key: Key,
-        run: Run,
-        cause: RestartCause,
-        duration: Option<Duration>,
-    ) {
-        let last = self.table.get(key).and_then(Child::last);
-        let child_pid = run.pid;
-        self.table.started(key, run);
-        self.emit_child(time, key, |child| Payload::ChildRestart {
+    pub(super) fn emit_stopping(&self, key: Key, limit: Option<Duration>) {
+        let pid = self.table.get(key).and_then(Child::run).map(|run| run.pid);
+        self.emit_child(now(), key, |child| Payload::ChildPhase {
             child,
-            child_pid: Some(child_pid),
-            previous_pid: last.map(|last| last.pid),
-            cause,
-            downtime: last.map(|last| time.monotonic - last.ended),
-            duration,
+            child_pid: pid,
+            phase: Phase::Stopping { limit },
         });
     }
 
-    pub(super) fn start_failed(
-        &mut self,
-        time: Timestamp,
-        key: Key,
-        exit: Exit,
-        duration: Option<Duration>,
-        decision: Option<Decision>,
-    ) {
-        let Some(child) = self.table.get_mut(key) else { return };
-        child.attempts = child.attempts.saturating_add(1);
-        let attempt = child.attempts;
-        self.emit_child(time, key, |child| Payload::ChildStartError {
-            child,
-            reason: exit.reason,
-            attempt,
-            duration,
-            decision,
-            last_output: exit.last_output,
-        });
+    fn budget_can_run_out(&self) -> bool {
+        let window = Duration::from_secs(self.spec.max_seconds.into());
+        self.spec.strategy == Strategy::Dynamic || budget_can_run_out(self.spec.max_restarts, window, self.table.specs())
+    }
+
+    pub(super) fn emit_config(&self) {
+        let Supervisor { strategy, max_restarts, max_seconds, .. } = self.spec;
+        let (parent, budget_can_run_out) = (self.parent.clone(), self.budget_can_run_out());
+        self.emit(Payload::SupervisorConfig { strategy, max_restarts, max_seconds, parent, budget_can_run_out });
     }
 
     pub(super) fn emit_child(
@@ -405,6 +418,17 @@ impl Supervision {
         let event = SupervisorEvent { supervisor: self.me.clone(), time, payload };
         self.telemetry.execute(&Event::Supervisor(event));
     }
+}
+
+/// The end of a run whose start had not ended: whatever it was, it was no start.
+fn as_start_error(exit: Exit) -> Exit {
+    let reason = match &exit.reason {
+        // A supervisor below that gave up before all its children had started.
+        ExitReason::Shutdown(Some(detail)) => ExitReason::Error(detail.clone()),
+        reason if reason.is_abnormal() => return exit,
+        _ => ExitReason::error("ended before it was ready"),
+    };
+    Exit { reason, ..exit }
 }
 
 /// Returns when the first child in line is due. One that is due already only lets go first those requests that came

@@ -1,23 +1,28 @@
 //! Starting and stopping runs: the mechanics below the run loop. Nothing is decided and nothing announced here.
 
 use std::collections::VecDeque;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Instant as StdInstant;
+use std::time::{Duration, Instant as StdInstant};
 
-use tokio::sync::oneshot::{self, error::TryRecvError};
+use arc_swap::ArcSwap;
 use tokio::task::{AbortHandle, Id as TaskId, JoinError};
 use tokio::time::{Instant, sleep_until};
 
-use crate::event::{ExitReason, Pid, SupervisorExit};
-use crate::supervisor::child::{self, Answer, Exit, Info, Outcome, Ready, StopToken, Tasks};
+use crate::event::{ExitReason, SupervisorExit};
+use crate::supervisor::child::{self, Exit, Ready, StopToken, Tasks};
 use crate::supervisor::error::StartError;
-use crate::supervisor::handle::StopOrder;
+use crate::supervisor::handle::{Progress, StopOrder};
 use crate::supervisor::notice::Notice;
 use crate::supervisor::process;
 use crate::supervisor::run_loop::{self, Place};
 use crate::supervisor::spec::{ChildSpec, Shutdown, Start, Supervisor};
+use crate::supervisor::starts::{Answer, Known, Outcome, Said, StartId, Starts, Voice};
 use crate::supervisor::table::{Kill, Run};
-use crate::telemetry::{Telemetry, monotonic_now};
+use crate::telemetry::Telemetry;
+
+/// How long a stop may take before the log says who is waited for.
+pub(super) const QUIET_STOP: Duration = Duration::from_secs(1);
 
 /// What a supervisor itself is told: to stop, or to stop at once.
 #[derive(Clone, Debug, Default)]
@@ -31,20 +36,19 @@ pub(super) struct Runs {
     tasks: Tasks,
     /// Ends seen while waiting for another child, in order: OTP leaves such messages in the mailbox.
     seen: VecDeque<(TaskId, Exit)>,
+    starts: Starts,
     orders: Orders,
     telemetry: Telemetry,
     /// Full name of the supervisor, for those below it.
     name: Arc<str>,
 }
 
-/// How a start ended.
-pub(super) enum StartOutcome {
-    Running(Run, Option<Info>),
-    Ignored,
-    AlreadyStarted(Pid),
-    Failed(Exit),
-    /// The supervisor was told to stop meanwhile; the half-started child is gone.
-    Interrupted,
+/// What a child or its start says.
+pub(super) enum News {
+    /// A run ended.
+    Ended(TaskId, Exit),
+    /// A child that is being started says something.
+    Said(StartId, Said),
 }
 
 /// How a stop ended.
@@ -70,133 +74,66 @@ impl Orders {
 
 impl Runs {
     pub(super) fn new(orders: Orders, telemetry: Telemetry, name: Arc<str>) -> Self {
-        Self { tasks: Tasks::new(), seen: VecDeque::new(), orders, telemetry, name }
+        let (tasks, seen, starts) = (Tasks::new(), VecDeque::new(), Starts::default());
+        Self { tasks, seen, starts, orders, telemetry, name }
     }
 
-    /// Starts a child and waits until it is ready, has failed, or the supervisor is told to stop. `begin` is now.
-    pub(super) async fn start(&mut self, spec: &ChildSpec, begin: StdInstant) -> StartOutcome {
+    /// Begins to start a child. `begin` is now. Without a start, the child runs already: a plain task says nothing, and it
+    /// is the one whose restart has to be quick.
+    pub(super) fn start(&mut self, spec: &ChildSpec, begin: StdInstant) -> (Run, Option<StartId>) {
         let stop = Notice::default();
-        // Each kind of start makes what it needs: a plain task waits for no word, and it is the one whose restart has to
-        // be quick.
-        let (task, kill, answer) = match &spec.start {
+        match &spec.start {
             Start::Task(code) => {
                 let task = code.clone().spawn(StopToken(stop.clone()), &mut self.tasks);
-                return StartOutcome::Running(new_run(&task.clone(), stop, Kill::Abort(task), begin), None);
+                (new_run(&task.clone(), stop, Kill::Abort(task), begin), None)
             }
             Start::Announced(code) => {
-                let (ready, answer) = Ready::channel();
-                let task = code.clone().spawn(StopToken(stop.clone()), ready, &mut self.tasks);
-                (task.clone(), Kill::Abort(task), answer)
+                let (start, voice) = self.starts.open(true);
+                let task = code.clone().spawn(StopToken(stop.clone()), Ready::new(voice), &mut self.tasks);
+                (new_run(&task.clone(), stop, Kill::Abort(task), begin), Some(start))
             }
             Start::Process(program) => {
-                let ((ready, answer), kill) = (Ready::channel(), Notice::default());
-                let run = process::run(program.clone(), spec.id.clone(), StopToken(stop.clone()), kill.clone(), ready);
-                (self.tasks.spawn(run), Kill::Notice(kill), answer)
+                let ((start, voice), kill) = (self.starts.open(false), Notice::default());
+                let live = Arc::new(ArcSwap::new(program.clone()));
+                let run = process::run(live.clone(), spec.id.clone(), StopToken(stop.clone()), kill.clone(), voice);
+                let run = new_run(&self.tasks.spawn(run), stop, Kill::Notice(kill), begin);
+                (Run { program: Some(live), ..run }, Some(start))
             }
             Start::Supervisor(supervisor) => {
-                let ((ready, answer), kill) = (Ready::channel(), Notice::default());
+                let ((start, voice), kill) = (self.starts.open(false), Notice::default());
                 let orders = Orders { stop: StopOrder::new(stop.clone()), kill: kill.clone() };
-                let place = Place { parent: Some(self.name.clone()), telemetry: self.telemetry.clone(), orders };
+                let (parent, telemetry) = (Some(self.name.clone()), self.telemetry.clone());
+                let place = Place { parent, telemetry, orders, is_requested: false };
                 // Boxed, because a supervisor's future contains those of the supervisors below it.
-                let run = nested(Supervisor::clone(supervisor), place, ready);
-                (self.tasks.spawn(run), Kill::Notice(kill), answer)
-            }
-        };
-        let starting = new_run(&task, stop, kill, begin);
-        self.until_ready(starting, answer).await
-    }
-
-    async fn until_ready(&mut self, mut starting: Run, mut answer: oneshot::Receiver<Answer>) -> StartOutcome {
-        let answer = loop {
-            tokio::select! {
-                biased;
-                answered = &mut answer => match answered {
-                    Ok(answer) => break answer,
-                    // It dropped the word unsaid. Only its end is an answer now.
-                    Err(_) => return self.failed_start(&starting).await,
-                },
-                exit = join(&mut self.tasks) => {
-                    let own = exit.0 == starting.task;
-                    self.seen.push_back(exit);
-                    if own {
-                        // It may have said the word just before it ended: then it did start.
-                        match answer.try_recv() {
-                            Ok(answer) => break answer,
-                            Err(TryRecvError::Empty | TryRecvError::Closed) => return self.failed_start(&starting).await,
-                        }
-                    }
-                }
-                () = self.orders.given() => {
-                    // From here on a word finds nobody: each was either heard, and its start is announced, or refused.
-                    answer.close();
-                    if let Ok(answer) = answer.try_recv() {
-                        break answer;
-                    }
-                    self.discard(&starting).await;
-                    return StartOutcome::Interrupted;
-                }
-            }
-        };
-        match answer.outcome {
-            Outcome::Running => {
-                starting.since = monotonic_now();
-                starting.pid = answer.pid.unwrap_or(starting.pid);
-                starting.supervisor = answer.supervisor.map(Box::new);
-                StartOutcome::Running(starting, answer.info)
-            }
-            Outcome::Ignored => {
-                self.discard(&starting).await;
-                StartOutcome::Ignored
-            }
-            Outcome::AlreadyStarted(pid) => {
-                self.discard(&starting).await;
-                StartOutcome::AlreadyStarted(pid)
+                let run = nested(Supervisor::clone(supervisor), place, voice);
+                (new_run(&self.tasks.spawn(run), stop, Kill::Notice(kill), begin), Some(start))
             }
         }
     }
 
-    async fn failed_start(&mut self, starting: &Run) -> StartOutcome {
-        let Some(exit) = self.wait_or_orders(starting).await else { return StartOutcome::Interrupted };
-        if exit.reason.is_abnormal() {
-            StartOutcome::Failed(exit)
-        } else {
-            StartOutcome::Failed(Exit { reason: ExitReason::error("ended before it was ready"), ..exit })
-        }
+    /// From here on the start cannot be answered; the answer, if it was said before.
+    pub(super) fn close(&self, start: StartId) -> Option<Answer> {
+        self.starts.close(start)
     }
 
-    /// Waits for the end of a run; none if the supervisor is told to stop before, and then the run is gone as well.
-    async fn wait_or_orders(&mut self, run: &Run) -> Option<Exit> {
-        let orders = self.orders.clone();
-        tokio::select! {
-            biased;
-            exit = self.wait(run.task) => return Some(exit),
-            () = orders.given() => {}
-        }
-        self.discard(run).await;
-        None
-    }
-
-    async fn discard(&mut self, run: &Run) {
+    /// Ends a run at once, and returns when it has ended.
+    pub(super) async fn discard(&mut self, run: &Run) -> Exit {
         run.stop.give();
         run.kill();
-        self.wait(run.task).await;
+        self.wait(run.task).await
     }
 
-    /// Stops a run as `shutdown` says, and returns when it has ended.
-    pub(super) async fn stop(&mut self, run: &Run, shutdown: Shutdown) -> Stopped {
+    /// Stops a run as `shutdown` says, and returns when it has ended. `child` is named if that takes long.
+    pub(super) async fn stop(&mut self, run: &Run, shutdown: Shutdown, child: &str) -> Stopped {
         self.look();
         if let Some(exit) = self.take_seen(run.task) {
             return Stopped { exit, ordered: false };
         }
         let in_time = match shutdown {
             Shutdown::BrutalKill => None,
-            Shutdown::Timeout(timeout) => {
+            Shutdown::Timeout(_) | Shutdown::Infinity => {
                 run.stop.give();
-                self.wait_until(run.task, Instant::now().checked_add(timeout)).await
-            }
-            Shutdown::Infinity => {
-                run.stop.give();
-                self.wait_until(run.task, None).await
+                self.wait_until(run.task, shutdown, child).await
             }
         };
         let exit = match in_time {
@@ -224,6 +161,17 @@ impl Runs {
         }
     }
 
+    /// The next run that ended, or word of a child that is being started.
+    pub(super) async fn next(&mut self) -> News {
+        if let Some((task, exit)) = self.seen.pop_front() {
+            return News::Ended(task, exit);
+        }
+        tokio::select! {
+            (task, exit) = join(&mut self.tasks) => News::Ended(task, exit),
+            (start, said) = self.starts.next() => News::Said(start, said),
+        }
+    }
+
     fn look(&mut self) {
         while let Some(exit) = self.tasks.try_join_next_with_id() {
             self.seen.push_back(exit_of(exit));
@@ -241,14 +189,27 @@ impl Runs {
         }
     }
 
-    /// Waits for the end of a run until the deadline, or until the supervisor itself is killed.
-    async fn wait_until(&mut self, task: TaskId, deadline: Option<Instant>) -> Option<Exit> {
+    /// Waits for the end of a run as long as it may take, or until the supervisor itself is killed.
+    async fn wait_until(&mut self, task: TaskId, shutdown: Shutdown, child: &str) -> Option<Exit> {
         let killed = self.orders.kill.clone();
-        tokio::select! {
-            biased;
-            exit = self.wait(task) => Some(exit),
-            () = killed.given() => None,
-            () = until(deadline) => None,
+        let (begin, name) = (Instant::now(), self.name.clone());
+        let deadline = match shutdown {
+            Shutdown::Timeout(timeout) => begin.checked_add(timeout),
+            Shutdown::BrutalKill | Shutdown::Infinity => None,
+        };
+        let mut exit = pin!(self.wait(task));
+        let mut is_quiet = true;
+        loop {
+            tokio::select! {
+                biased;
+                exit = &mut exit => return Some(exit),
+                () = killed.given() => return None,
+                () = until(deadline) => return None,
+                () = sleep_until(begin + QUIET_STOP), if is_quiet => {
+                    is_quiet = false;
+                    say_waiting(&name, child, deadline);
+                }
+            }
         }
     }
 
@@ -268,6 +229,15 @@ impl Runs {
     }
 }
 
+/// Says who is waited for. The log is the only place that a person can look at while everything stops.
+pub(super) fn say_waiting(supervisor: &str, child: &str, deadline: Option<Instant>) {
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let killed_in = left.map_or_else(|| "never".into(), |left| {
+        humantime::format_duration(Duration::from_millis(left.as_millis() as u64)).to_string()
+    });
+    tracing::info!(supervisor, child, killed_in, "waiting for a child to stop");
+}
+
 /// Returns at the deadline; never without one.
 pub(super) async fn until(deadline: Option<Instant>) {
     match deadline {
@@ -277,7 +247,7 @@ pub(super) async fn until(deadline: Option<Instant>) {
 }
 
 fn new_run(task: &AbortHandle, stop: Notice, kill: Kill, since: StdInstant) -> Run {
-    Run { pid: child::next_pid(), task: task.id(), stop, kill, since, supervisor: None }
+    Run { pid: child::next_pid(), task: task.id(), stop, kill, since, program: None, supervisor: None }
 }
 
 /// The next task to end; never returns while there is none.
@@ -301,20 +271,33 @@ fn exit_of(exit: Result<(TaskId, Exit), JoinError>) -> (TaskId, Exit) {
 }
 
 /// A supervisor as the child of another.
-fn nested(supervisor: Supervisor, place: Place, ready: Ready) -> std::pin::Pin<Box<dyn Future<Output = Exit> + Send>> {
+fn nested(supervisor: Supervisor, place: Place, mut voice: Voice) -> Pin<Box<dyn Future<Output = Exit> + Send>> {
     Box::pin(async move {
         let killed = place.orders.kill.clone();
-        let (supervision, handle) = match run_loop::open(supervisor, place).await {
+        let (supervision, handle) = match run_loop::open(supervisor, place) {
             Ok(opened) => opened,
             Err(StartError::Ignored) => {
-                ready.ignore();
+                voice.answer(Answer { outcome: Outcome::Ignored, ..Answer::default() });
                 return ExitReason::Normal.into();
             }
             Err(error) => return ExitReason::error(error).into(),
         };
-        let pid = Some(handle.reference().id);
-        ready.answer(Answer { pid, supervisor: Some(handle), ..Answer::default() });
-        let exit = supervision.serve().await;
+        voice.known(Known::Supervisor(handle.clone()));
+        let mut progress = handle.progress();
+        let mut serving = pin!(supervision.serve());
+        let exit = loop {
+            tokio::select! {
+                biased;
+                exit = &mut serving => break exit,
+                Ok(()) = progress.changed() => match *progress.borrow_and_update() {
+                    Progress::Starting => voice.known(Known::Stalled(false)),
+                    Progress::Stalled => voice.known(Known::Stalled(true)),
+                    Progress::Started => {
+                        voice.answer(Answer::default());
+                    }
+                },
+            }
+        };
         if killed.is_given() {
             return ExitReason::Killed.into();
         }

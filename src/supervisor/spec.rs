@@ -11,7 +11,7 @@ use crate::intensity::Resolution;
 use crate::supervisor::backoff::Backoff;
 use crate::supervisor::child::{self, AnnouncedFn, IntoExit, Ready, StopToken, TaskFn};
 use crate::supervisor::error::{MAX_ID_BYTES, SpecError};
-use crate::supervisor::process::Program;
+use crate::supervisor::process::{Program, Readiness};
 
 /// The label of dynamic children whose spec names no [`kind`](ChildSpec::kind).
 pub const DYNAMIC_LABEL: &str = "_dynamic";
@@ -27,9 +27,21 @@ pub enum Shutdown {
     Infinity,
 }
 
+/// What happens when a child of the spec cannot be started for the first time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartErrorPolicy {
+    /// Its supervisor cannot start either, as in OTP.
+    #[default]
+    Fail,
+    /// It counts as a death: charged to the budget, and tried again after the backoff. Children before it keep running;
+    /// children after it wait only for one that has to get ready.
+    Retry,
+}
+
 /// One child: how it starts, when it is restarted, how it stops.
 ///
-/// Defaults are OTP's: permanent, not significant, shutdown after 5 s (a supervisor: infinity).
+/// Defaults are OTP's: permanent, not significant, shutdown after 5 s (a supervisor: infinity), restarted at once. An OS
+/// process is restarted after [`Backoff::OF_PROCESSES`].
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ChildSpec {
@@ -45,6 +57,8 @@ pub struct ChildSpec {
     pub child_type: ChildType,
     /// How long it waits before it is restarted; not at all without it, as in OTP. Boxed, because most children have none.
     pub backoff: Option<Box<Backoff>>,
+    /// What happens when it cannot be started for the first time.
+    pub start_error: StartErrorPolicy,
     /// The `child` label if the supervisor is dynamic.
     pub kind: Option<Arc<str>>,
     pub(super) start: Start,
@@ -117,7 +131,7 @@ impl ChildSpec {
 
     /// An OS process with a working directory, environment or stop signal of its own.
     pub fn program(id: impl Into<Arc<str>>, program: Program) -> Self {
-        Self::new(id, ChildType::Worker, Start::Process(Arc::new(program)))
+        Self::new(id, ChildType::Worker, Start::Process(Arc::new(program))).backoff(Backoff::OF_PROCESSES)
     }
 
     /// A supervisor below this one. Its id is its name, and its full name is the parent's, a slash, and its own.
@@ -144,9 +158,16 @@ impl ChildSpec {
         self
     }
 
-    /// How long the child waits before it is restarted after a failure. What its strategy stops along with it waits too.
-    pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = Some(Box::new(backoff));
+    /// How long the child waits before it is restarted after a failure; `None` for not at all. What its strategy stops along
+    /// with it waits too.
+    pub fn backoff(mut self, backoff: impl Into<Option<Backoff>>) -> Self {
+        self.backoff = backoff.into().map(Box::new);
+        self
+    }
+
+    /// What happens when the child cannot be started for the first time.
+    pub fn start_error(mut self, policy: StartErrorPolicy) -> Self {
+        self.start_error = policy;
         self
     }
 
@@ -164,8 +185,28 @@ impl ChildSpec {
             significant: false,
             child_type,
             backoff: None,
+            start_error: StartErrorPolicy::Fail,
             kind: None,
             start,
+        }
+    }
+
+    /// What its start waits for, in words, and the longest time that may take.
+    pub(super) fn awaits(&self) -> Option<(String, Option<Duration>)> {
+        match &self.start {
+            Start::Task(_) => None,
+            Start::Announced(_) => Some(("its task to say that it is ready".into(), None)),
+            Start::Process(program) => program.readiness_of().awaits().map(|(what, limit)| (what, Some(limit))),
+            Start::Supervisor(_) => Some(("its children".into(), None)),
+        }
+    }
+
+    /// Does it say, or is it found out, when it is ready? Then those behind it wait for that.
+    pub(super) fn has_ready(&self) -> bool {
+        match &self.start {
+            Start::Task(_) | Start::Supervisor(_) => false,
+            Start::Announced(_) => true,
+            Start::Process(program) => *program.readiness_of() != Readiness::None,
         }
     }
 
@@ -203,6 +244,17 @@ impl ChildSpec {
     }
 }
 
+impl Shutdown {
+    /// The longest time from the order to the kill; none if there is no limit.
+    pub(super) fn limit(self) -> Option<Duration> {
+        match self {
+            Shutdown::BrutalKill => Some(Duration::ZERO),
+            Shutdown::Timeout(limit) => Some(limit),
+            Shutdown::Infinity => None,
+        }
+    }
+}
+
 impl fmt::Debug for ChildSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Without the start: a command line may hold secrets.
@@ -213,6 +265,7 @@ impl fmt::Debug for ChildSpec {
             .field("significant", &self.significant)
             .field("child_type", &self.child_type)
             .field("backoff", &self.backoff)
+            .field("start_error", &self.start_error)
             .field("kind", &self.kind)
             .finish_non_exhaustive()
     }
@@ -323,9 +376,32 @@ impl Supervisor {
         Ok(())
     }
 
-    /// The children, in start order.
-    pub(crate) fn into_children(self) -> Vec<ChildSpec> {
-        self.children
+    /// The supervisors in it, itself included, and the other children, down the whole tree.
+    pub fn size(&self) -> (usize, usize) {
+        self.children.iter().fold((1, 0), |(supervisors, children), child| match &child.start {
+            Start::Supervisor(below) => {
+                let (more, others) = below.size();
+                (supervisors + more, children + others)
+            }
+            Start::Task(_) | Start::Announced(_) | Start::Process(_) => (supervisors, children + 1),
+        })
+    }
+
+    /// The full names of those supervisors in it that can never give up: their children wait so long between restarts that
+    /// the window never holds one too many. `above` is the full name of the supervisor above, if there is one.
+    pub fn never_give_up(&self, above: Option<&str>) -> Vec<String> {
+        let name = above.map_or_else(|| self.name.to_string(), |above| format!("{above}/{}", self.name));
+        let below = self.children.iter().filter_map(|child| match &child.start {
+            Start::Supervisor(below) => Some(below.never_give_up(Some(&name))),
+            Start::Task(_) | Start::Announced(_) | Start::Process(_) => None,
+        });
+        let mut names: Vec<String> = below.flatten().collect();
+        let window = Duration::from_secs(self.max_seconds.into());
+        let can = self.strategy == Strategy::Dynamic || self.children.is_empty();
+        if !can && !budget_can_run_out(self.max_restarts, window, self.children.iter()) {
+            names.insert(0, name);
+        }
+        names
     }
 
     /// The spec to start now: this one, or what the init function says.
@@ -348,6 +424,26 @@ impl fmt::Debug for Supervisor {
             .field("children", &self.children)
             .finish_non_exhaustive()
     }
+}
+
+/// Can these children fail so often within the window that one restart is too many?
+pub(super) fn budget_can_run_out<'a>(
+    max_restarts: u32,
+    window: Duration,
+    children: impl Iterator<Item = &'a ChildSpec>,
+) -> bool {
+    let mut failures = 0_u32;
+    for child in children {
+        match &child.backoff {
+            _ if child.restart == Restart::Temporary => {}
+            None => return true,
+            Some(backoff) => failures = failures.saturating_add(backoff.most_failures(window, max_restarts)),
+        }
+        if failures > max_restarts {
+            return true;
+        }
+    }
+    false
 }
 
 fn check_id(id: &Arc<str>) -> Result<(), SpecError> {

@@ -9,10 +9,14 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 use tokio::task::{AbortHandle, Id as TaskId};
 
-use crate::event::{ChildRef, ChildType, Pid, RestartCause, Strategy};
-use crate::supervisor::handle::{ChildCount, ChildInfo, ChildSelector, ChildState, SupervisorHandle};
+use crate::event::{ChildRef, ChildType, ExitReason, Pid, RestartCause, Strategy};
+use crate::supervisor::handle::{
+    ChildCount, ChildInfo, ChildSelector, ChildState, Reply, Started, SupervisorHandle,
+};
 use crate::supervisor::notice::Notice;
-use crate::supervisor::spec::ChildSpec;
+use crate::supervisor::process::Live;
+use crate::supervisor::spec::{ChildSpec, Start};
+use crate::supervisor::starts::StartId;
 
 /// A child's place in the start order; never used twice.
 pub(super) type Key = u64;
@@ -22,29 +26,79 @@ pub(super) struct Child {
     pub(super) spec: ChildSpec,
     pub(super) reference: Arc<ChildRef>,
     pub(super) state: State,
+    /// Is it a child of the supervisor's spec? Else somebody added it.
+    pub(super) is_configured: bool,
     /// Failed attempts to start since the last run.
     pub(super) attempts: u32,
     /// Failures in a row: ends of runs that were not stable, and failed attempts to start.
     pub(super) failures: u32,
+    /// Why its last attempt to start failed; none if it did not.
+    pub(super) start_error: Option<ExitReason>,
 }
 
 /// What a child does.
 pub(super) enum State {
+    /// Its start has begun. Boxed, because most children are elsewhere most of the time.
+    Starting(Box<Starting>),
     Running(Run),
     /// It does not run, for this reason, since its last run ended; none if it never ran.
     Down(Down, Option<Last>),
 }
 
+/// A start that has not ended.
+pub(super) struct Starting {
+    pub(super) run: Run,
+    pub(super) start: StartId,
+    pub(super) purpose: Purpose,
+    /// The run before.
+    pub(super) last: Option<Last>,
+    /// Does a supervisor below wait for a child of its own whose start failed?
+    pub(super) is_stalled: bool,
+}
+
+/// Why a child is started: what its start is announced as, and what a failure means.
+pub(super) enum Purpose {
+    /// A child of the spec, for the first time.
+    First,
+    /// It is restarted, with what its strategy says goes with it. A failure is charged to the budget.
+    Again(RestartCause),
+    /// The same, but no sibling was stopped for it, and none has to be.
+    Alone(RestartCause),
+    /// A new child, for this caller; nothing is kept of one that fails (`start_child`).
+    Added(Reply<Started>),
+    /// A stopped child, for this caller; one that fails stays down (`restart_child`).
+    Revived(Reply<Started>),
+    /// An operator wants it up, whatever it did before; one that fails is treated as its spec says.
+    Requested(Reply<Started>),
+}
+
+/// Why a child is to be started when its turn comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    First,
+    Again(RestartCause),
+    Alone(RestartCause),
+}
+
 /// Why a child does not run.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Down {
+    /// Somebody wanted so.
     Stopped,
-    /// Stopped because of a sibling; it is started when its turn in the group comes. Seen from outside it is stopped.
-    Waiting,
+    /// It ended for good.
+    Done,
+    /// It did not start, and nobody tries again.
+    Failed,
+    /// It is started when its turn comes. Seen from outside it is stopped.
+    Waiting(Turn),
+    /// A reload stopped it, and will start it with its new spec.
+    Held(Turn),
     /// It ended or did not start, and will be started when it is due.
     Restarting {
         cause: RestartCause,
         due: Instant,
+        /// Does it take no siblings along? A first start that failed never had any that rely on it.
+        alone: bool,
     },
 }
 
@@ -55,13 +109,16 @@ pub(super) struct Last {
     pub(super) ended: Instant,
 }
 
-/// A run of a child.
+/// A run of a child, from the moment its start begins.
 pub(super) struct Run {
     pub(super) pid: Pid,
     pub(super) task: TaskId,
     pub(super) stop: Notice,
     pub(super) kill: Kill,
+    /// When its start ended; until then, when it began.
     pub(super) since: Instant,
+    /// The program of a process as it is now: what a reload changes while it runs.
+    pub(super) program: Option<Live>,
     /// Boxed, because most children are none.
     pub(super) supervisor: Option<Box<SupervisorHandle>>,
 }
@@ -81,6 +138,7 @@ pub(super) struct Table {
     /// Boxed, because keys only rise, which leaves the nodes of the map half empty.
     children: BTreeMap<Key, Box<Child>>,
     by_task: HashMap<TaskId, Key, RandomState>,
+    by_start: HashMap<StartId, Key, RandomState>,
     /// Ids of static children. Those of dynamic ones need not be unique.
     by_id: HashMap<Arc<str>, Key, RandomState>,
     /// Pids of dynamic children; one that waits for its restart keeps its old pid, as in OTP.
@@ -97,7 +155,15 @@ impl Table {
             self.by_id.insert(reference.id.clone(), key);
         }
         let state = State::Down(Down::Stopped, None);
-        let child = Child { spec, reference: Arc::new(reference), state, attempts: 0, failures: 0 };
+        let child = Child {
+            spec,
+            reference: Arc::new(reference),
+            state,
+            is_configured: false,
+            attempts: 0,
+            failures: 0,
+            start_error: None,
+        };
         self.children.insert(key, Box::new(child));
         key
     }
@@ -117,6 +183,11 @@ impl Table {
     /// Gives a child another spec with the same id; a run goes on under the new one.
     pub(super) fn respec(&mut self, key: Key, spec: ChildSpec, strategy: Strategy) {
         if let Some(child) = self.children.get_mut(&key) {
+            if let (Some(live), Start::Process(program)) =
+                (child.any_run().and_then(|run| run.program.as_ref()), &spec.start)
+            {
+                live.store(program.clone());
+            }
             child.reference = Arc::new(spec.reference(strategy));
             child.spec = spec;
         }
@@ -133,6 +204,7 @@ impl Table {
         }
         let new = |key: &mut Key| *key = moved.get(key).copied().unwrap_or(*key);
         self.by_task.values_mut().for_each(new);
+        self.by_start.values_mut().for_each(new);
         self.by_id.values_mut().for_each(new);
         moved
     }
@@ -156,6 +228,11 @@ impl Table {
         self.by_task.get(&task).copied()
     }
 
+    /// The specs, in start order.
+    pub(super) fn specs(&self) -> impl Iterator<Item = &ChildSpec> {
+        self.children.values().map(|child| &child.spec)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.children.len()
     }
@@ -169,6 +246,31 @@ impl Table {
         self.children.iter().map(|(key, child)| (*key, child.as_ref()))
     }
 
+    pub(super) fn by_start(&self, start: StartId) -> Option<Key> {
+        self.by_start.get(&start).copied()
+    }
+
+    /// Notes that the start of a child has begun.
+    pub(super) fn starting(&mut self, key: Key, run: Run, start: StartId, purpose: Purpose) {
+        let Some(child) = self.children.get_mut(&key) else { return };
+        self.by_task.insert(run.task, key);
+        self.by_start.insert(start, key);
+        let last = child.last();
+        child.state = State::Starting(Box::new(Starting { run, start, purpose, last, is_stalled: false }));
+    }
+
+    /// Notes that the start of a child has ended, and that it does not run; the start, if it was being started.
+    pub(super) fn start_ended(&mut self, key: Key, down: Down) -> Option<Starting> {
+        let child = self.children.get_mut(&key)?;
+        let State::Starting(starting) = &child.state else { return None };
+        let last = starting.last;
+        let state = std::mem::replace(&mut child.state, State::Down(down, last));
+        let State::Starting(starting) = state else { return None };
+        self.by_task.remove(&starting.run.task);
+        self.by_start.remove(&starting.start);
+        Some(*starting)
+    }
+
     /// Notes that a child runs.
     pub(super) fn started(&mut self, key: Key, run: Run) {
         let Some(child) = self.children.get_mut(&key) else { return };
@@ -180,6 +282,7 @@ impl Table {
             self.by_pid.insert(run.pid, key);
         }
         child.attempts = 0;
+        child.start_error = None;
         child.state = State::Running(run);
     }
 
@@ -210,17 +313,35 @@ impl Table {
 // === impl Child ===
 
 impl Child {
+    /// Its run, if its start has ended.
     pub(super) fn run(&self) -> Option<&Run> {
         match &self.state {
             State::Running(run) => Some(run),
+            State::Starting(_) | State::Down(..) => None,
+        }
+    }
+
+    /// Its run, even if its start has not ended.
+    pub(super) fn any_run(&self) -> Option<&Run> {
+        match &self.state {
+            State::Running(run) => Some(run),
+            State::Starting(starting) => Some(&starting.run),
             State::Down(..) => None,
         }
     }
 
-    /// Why it does not run; none if it does.
+    /// Its start, if that has not ended.
+    pub(super) fn starting(&mut self) -> Option<&mut Starting> {
+        match &mut self.state {
+            State::Starting(starting) => Some(starting),
+            State::Running(_) | State::Down(..) => None,
+        }
+    }
+
+    /// Why it does not run; none if it does, or is being started.
     pub(super) fn down(&self) -> Option<Down> {
         match &self.state {
-            State::Running(_) => None,
+            State::Starting(_) | State::Running(_) => None,
             State::Down(down, _) => Some(*down),
         }
     }
@@ -236,6 +357,7 @@ impl Child {
     pub(super) fn last(&self) -> Option<Last> {
         match &self.state {
             State::Running(_) => None,
+            State::Starting(starting) => starting.last,
             State::Down(_, last) => *last,
         }
     }
@@ -258,15 +380,16 @@ impl Child {
 
     pub(super) fn info(&self) -> ChildInfo {
         let state = match &self.state {
+            State::Starting(_) => ChildState::Starting,
             State::Running(run) => ChildState::Running(run.pid),
             State::Down(Down::Restarting { .. }, _) => ChildState::Restarting,
-            State::Down(Down::Stopped | Down::Waiting, _) => ChildState::Stopped,
+            State::Down(..) => ChildState::Stopped,
         };
         ChildInfo {
             id: self.reference.id.clone(),
             state,
             child_type: self.spec.child_type,
-            supervisor: self.run().and_then(|run| run.supervisor.as_deref().cloned()),
+            supervisor: self.any_run().and_then(|run| run.supervisor.as_deref().cloned()),
         }
     }
 }

@@ -92,13 +92,16 @@ async fn control_knows_a_supervisor_by_name_and_by_id_and_no_other() {
     assert_eq!(control.restart_history("fragile", &all).unwrap(), control.restart_history(&id, &all).unwrap());
     assert_eq!(control.failure_rate(&id, TEN_SECONDS).unwrap().restarts, 1);
     assert_eq!(control.causes(&id, None).unwrap(), control.causes("fragile", None).unwrap());
-    let unknown = Error::NotFound("nobody".into());
-    assert_eq!(unknown.to_string(), "not_found: no supervisor \"nobody\"");
+    let unknown = Error::NotFound { name: "nobody".into(), nearest: vec!["fragile/child".into(), "fragile".into()] };
+    assert_eq!(
+        unknown.to_string(),
+        "not_found: nothing is named \"nobody\"; the nearest names are fragile/child, fragile"
+    );
     assert_eq!(control.restart_history("nobody", &all).unwrap_err(), unknown);
     assert_eq!(control.failure_rate("nobody", TEN_SECONDS).unwrap_err(), unknown);
     assert_eq!(control.causes("nobody", None).unwrap_err(), unknown);
-    assert_eq!(control.restart_child("nobody", "crasher").await.unwrap_err(), unknown);
-    assert_eq!(control.terminate_child("nobody", "crasher").await.unwrap_err(), unknown);
+    assert_eq!(control.restart("nobody", None).await.unwrap_err(), unknown);
+    assert_eq!(control.stop("nobody", None).await.unwrap_err(), unknown);
 }
 
 // === The deviations, in the order of the table ===
@@ -177,16 +180,16 @@ async fn an_ordered_stop_is_no_failure_and_a_crash_is_one_whatever_the_shutdown_
     exporter.supervise(tree).await.unwrap();
 
     for child in ["child-0", "child-1", "child-2"] {
-        exporter.control().terminate_child("tree", child).await.unwrap();
+        exporter.control().stop("tree", Some(child)).await.unwrap();
     }
     assert_eq!(history(&exporter, "tree"), []);
     assert_eq!(exporter.control().failure_rate("tree", TEN_SECONDS).unwrap().failures, 0);
 
     for child in ["child-0", "child-1", "child-2"] {
-        exporter.control().restart_child("tree", child).await.unwrap();
+        exporter.control().start("tree", Some(child)).await.unwrap();
         crashes.add_permits(1);
         events.restarts(2).await;
-        exporter.control().terminate_child("tree", child).await.unwrap();
+        exporter.control().stop("tree", Some(child)).await.unwrap();
     }
     let rate = exporter.control().failure_rate("tree", TEN_SECONDS).unwrap();
     assert_eq!((rate.restarts, rate.failures), (6, 3), "three were asked for by an operator");
@@ -215,7 +218,7 @@ async fn a_supervisor_that_comes_back_has_its_past() {
     assert_eq!(stats.supervisor_stats[0].id, Some(second.reference().id));
     assert_eq!(history(&exporter, "fragile").len(), 5, "two deaths, two restarts, the end of the first");
     let gone = exporter.control().failure_rate(&first.reference().id.to_string(), TEN_SECONDS);
-    assert!(matches!(gone, Err(Error::NotFound(_))), "an id is that of the newest incarnation: {gone:?}");
+    assert!(matches!(gone, Err(Error::NotFound { .. })), "an id is that of the newest incarnation: {gone:?}");
 }
 
 // The document's state grew for ever; ours goes some time after the supervisor's end, from history and metrics together.
@@ -233,7 +236,7 @@ async fn an_ended_supervisor_is_forgotten_after_the_retention() {
     assert!(exporter.metrics().render().contains("supervisor=\"fragile\""));
     advance(Duration::from_secs(1)).await;
     let all = HistoryFilter::default();
-    assert_eq!(exporter.control().restart_history("fragile", &all).unwrap_err(), Error::NotFound("fragile".into()));
+    assert!(matches!(exporter.control().restart_history("fragile", &all), Err(Error::NotFound { .. })));
     assert!(!exporter.metrics().render().contains("supervisor=\"fragile\""));
     let stats = exporter.analytics().all_supervisor_stats();
     assert_eq!((stats.total_supervisors, stats.supervisor_stats.len()), (0, 0));

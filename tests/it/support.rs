@@ -25,14 +25,14 @@ pub(crate) fn logged() -> (Telemetry, Log) {
     (telemetry, log)
 }
 
-/// The children in start order: `a+` runs, `a-` is stopped, `a~` waits for its restart.
+/// The children in start order: `a+` runs, `a-` is stopped, `a~` waits for its restart or is being started.
 pub(crate) async fn children(supervisor: &SupervisorHandle) -> String {
     let mut children = supervisor.which_children().await.unwrap();
     children.reverse();
     let shown = children.iter().map(|child| match child.state {
         ChildState::Running(_) => format!("{}+", child.id),
         ChildState::Stopped => format!("{}-", child.id),
-        ChildState::Restarting => format!("{}~", child.id),
+        ChildState::Restarting | ChildState::Starting => format!("{}~", child.id),
     });
     shown.collect::<Vec<_>>().join(" ")
 }
@@ -51,7 +51,8 @@ pub(crate) async fn nested(supervisor: &SupervisorHandle, id: &str) -> Superviso
 
 // === The log ===
 
-/// All events of the supervisors on a bus, in order, each also as a line (see [`line`]).
+/// All events of the supervisors on a bus, in order, each also as a line (see [`line`]). What children are about to do, and
+/// settings, are left out: OTP has no reports of them.
 #[derive(Clone)]
 pub(crate) struct Log {
     events: watch::Receiver<Vec<SupervisorEvent>>,
@@ -61,7 +62,9 @@ impl Log {
     pub(crate) fn attach(telemetry: &Telemetry) -> Self {
         let (sender, events) = watch::channel(Vec::new());
         let record = move |event: &Event| {
-            if let Event::Supervisor(event) = event {
+            if let Event::Supervisor(event) = event
+                && !matches!(event.payload, Payload::ChildPhase { .. } | Payload::SupervisorConfig { .. })
+            {
                 sender.send_modify(|events| events.push(event.clone()));
             }
         };
@@ -132,6 +135,8 @@ pub(crate) fn line(event: &SupervisorEvent) -> String {
         Payload::ChildRestart { child, cause, .. } => format!("restart {name}/{} {cause}", child.id),
         Payload::ChildStop { child, deleted: false } => format!("stop {name}/{}", child.id),
         Payload::ChildStop { child, deleted: true } => format!("delete {name}/{}", child.id),
+        Payload::ChildPhase { child, phase, .. } => format!("{phase:?} {name}/{}", child.id),
+        Payload::SupervisorConfig { .. } => format!("config {name}"),
         Payload::ChildAggregate { of, count, .. } => format!("{count} of {of:?} {name}"),
         Payload::SupervisorTerminate { reason, .. } => format!("end {name} {}", reason.class()),
     }

@@ -10,7 +10,7 @@ impl Children {
     /// listed by it.
     pub(in crate::analytics) fn counted(&mut self, child: &Arc<ChildRef>, of: Aggregated, count: u64, at: u64) {
         let Some(entry) = self.fixed.get(&child.id).filter(|_| !child.dynamic) else { return };
-        let (running, doing) = (Doing::Running { pid: None, since: at }, entry.doing);
+        let (running, doing) = (Doing::Running { pid: None, since: at }, entry.doing.clone());
         match of {
             Aggregated::Started => self.enter(child, None, &[], running, |_| ()),
             Aggregated::Restarted { .. } => self.enter(child, None, &[], running, |entry| entry.restarts += count),

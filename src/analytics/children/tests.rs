@@ -2,17 +2,14 @@ use super::super::testing::{child, dynamic, pid};
 use super::*;
 use crate::analytics::{Fact, Remains};
 use crate::event::{ExitReason, Restart};
-use ChildState::{Restarting, Running, Stopped};
+use ChildState::{Failed, Restarting, Running, Stopped};
 
 fn states(children: &Children) -> Vec<(String, Option<Pid>, ChildState)> {
     let entry_of = |event: &HistoryEvent| HistoryEntry { event: event.clone(), remains: Remains::default() };
     let view = children.view(0, entry_of);
     let counted = |state| view.iter().filter(|child| child.state == state).count() as u64;
-    let counts = ChildCounts {
-        running: counted(Running) + children.unlisted.running,
-        restarting: counted(Restarting) + children.unlisted.restarting,
-        stopped: counted(Stopped) + children.unlisted.stopped,
-    };
+    let counts = ChildState::ALL.map(|state| (state, counted(state) + children.unlisted.get(state)));
+    let counts = ChildCounts::from(counts);
     assert_eq!(children.counts(), counts, "the counts agree with the list");
     view.into_iter().map(|child| (child.child.label.to_string(), child.pid, child.state)).collect()
 }
@@ -49,7 +46,7 @@ fn a_decision_moves_a_static_child() {
         (Restart::Transient, Action::Leave, Some(Stopped)),
         (Restart::Temporary, Action::Leave, None),
         (Restart::Temporary, Action::Forget, None),
-        (Restart::Permanent, Action::GiveUp, Some(Stopped)),
+        (Restart::Permanent, Action::GiveUp, Some(Failed)),
         (Restart::Transient, Action::AutoShutdown, Some(Stopped)),
     ];
     for (restart, action, expected) in table {
@@ -105,7 +102,7 @@ fn a_failed_start_without_a_decision_lists_nobody_new() {
     children.started(&a, Some(pid(1)), 0);
     children.ended(&a, Some(pid(1)), end(Action::Restart, None));
     children.start_failed(&a, None, None, death(&failure(&a, 0)));
-    assert_eq!(states(&children), one("a", None, Stopped));
+    assert_eq!(states(&children), one("a", None, Failed));
 }
 
 // A dynamic child is known by its run, and goes on under the next one.
@@ -134,15 +131,15 @@ fn dynamic_children_beyond_the_limit_are_counted() {
         children.started(&worker, Some(pid(number)), 0);
     }
     assert_eq!(states(&children).len(), MAX_LISTED_DYNAMIC);
-    assert_eq!(children.counts().running, all);
+    assert_eq!(children.counts().get(Running), all);
     for number in 0..all {
         children.ended(&worker, Some(pid(number)), end(Action::Restart, None));
     }
-    assert_eq!(children.counts(), ChildCounts { restarting: all, ..Default::default() });
+    assert_eq!(children.counts(), ChildCounts::from([(Restarting, all)]));
     for number in (0..all).rev() {
         children.restarted(&worker, Some(pid(all + number)), Some(pid(number)), 0);
     }
-    assert_eq!(children.counts(), ChildCounts { running: all, ..Default::default() });
+    assert_eq!(children.counts(), ChildCounts::from([(Running, all)]));
     for number in 0..all {
         children.ended(&worker, Some(pid(all + number)), end(Action::Forget, None));
     }

@@ -179,6 +179,7 @@ fn a_supervisor_has_its_shape() {
         state,
         restarts: 3,
         uptime,
+        progress: None,
         next_try,
         reason_fingerprint: last_death.as_ref().map(|_| 0x7c1e),
         health: if last_death.is_some() { Health::Looping } else { Health::Ok },
@@ -192,6 +193,7 @@ fn a_supervisor_has_its_shape() {
         max_restarts: Some(3),
         max_seconds: Some(5),
         parent: Some("payments".into()),
+        budget_can_run_out: Some(false),
     };
     let known = analytics::SupervisorView {
         supervisor: name(None),
@@ -206,26 +208,27 @@ fn a_supervisor_has_its_shape() {
         total_restarts: 213,
         total_failures: 214,
         last_end: None,
-        child_counts: ChildCounts { running: 1, restarting: 1, stopped: 0 },
+        child_counts: ChildCounts::from([(ChildState::Running, 1), (ChildState::Restarting, 1)]),
         children: vec![
             child(ChildState::Running, Some(Pid::Process(42)), Some(Duration::from_millis(1234)), None, None),
             child(ChildState::Restarting, None, None, Some(Duration::from_millis(250)), Some(death())),
         ],
     };
+    let children = json!([
+        {"id": "mailer", "label": "mailer", "pid": "42", "state": "running", "type": "worker", "restart": "transient", "restarts": 3,
+         "uptime_ms": 1234, "progress": null, "next_try_ms": null, "last_death": null, "reason_fingerprint": null, "health": "ok",
+         "looping": null, "deaths_hour": 3, "deaths_day": 214},
+        {"id": "mailer", "label": "mailer", "pid": null, "state": "restarting", "type": "worker", "restart": "transient",
+         "restarts": 3, "uptime_ms": null, "progress": null, "next_try_ms": 250, "last_death": death_json(),
+         "reason_fingerprint": "0000000000007c1e", "health": "looping", "deaths_hour": 3, "deaths_day": 214,
+         "looping": {"since": 1_700_000_000_000_u64, "since_time": "2023-11-14T22:13:20.000Z",
+                     "lasting_ms": 16_000, "up_ms": 1500, "deaths": 214}},
+    ]);
     let golden = json!({
         "name": "payments/workers", "node": null, "id": "task-1", "parent": "payments", "up": true,
-        "strategy": "rest_for_one", "max_restarts": 3, "max_seconds": 5, "restarts_in_window": 1, "restarts_left": 2,
+        "strategy": "rest_for_one", "max_restarts": 3, "max_seconds": 5, "budget_can_run_out": false, "restarts_in_window": 1, "restarts_left": 2,
         "health": "looping", "silent_since": null, "uptime_ms": 9000, "total_restarts": 213, "total_failures": 214, "last_end": null,
-        "children": [
-            {"id": "mailer", "label": "mailer", "pid": "42", "state": "running", "type": "worker", "restart": "transient", "restarts": 3,
-             "uptime_ms": 1234, "next_try_ms": null, "last_death": null, "reason_fingerprint": null, "health": "ok",
-             "looping": null, "deaths_hour": 3, "deaths_day": 214},
-            {"id": "mailer", "label": "mailer", "pid": null, "state": "restarting", "type": "worker", "restart": "transient",
-             "restarts": 3, "uptime_ms": null, "next_try_ms": 250, "last_death": death_json(),
-             "reason_fingerprint": "0000000000007c1e", "health": "looping", "deaths_hour": 3, "deaths_day": 214,
-             "looping": {"since": 1_700_000_000_000_u64, "since_time": "2023-11-14T22:13:20.000Z",
-                         "lasting_ms": 16_000, "up_ms": 1500, "deaths": 214}},
-        ],
+        "children": children,
     });
     check(&supervisor(&known, LastOutput::Shown), golden);
     let reason = SupervisorExit::MaxIntensity(Detail::new("too many"));
@@ -246,7 +249,7 @@ fn a_supervisor_has_its_shape() {
     };
     let golden = json!({
         "name": "payments/workers", "node": null, "id": "task-1", "parent": null, "up": false, "strategy": null,
-        "max_restarts": null, "max_seconds": null, "restarts_in_window": null, "restarts_left": null,
+        "max_restarts": null, "max_seconds": null, "budget_can_run_out": null, "restarts_in_window": null, "restarts_left": null,
         "health": "gave_up", "silent_since": 1_700_000_000_000_u64, "uptime_ms": null, "total_restarts": 213, "total_failures": 214, "children": [],
         "last_end": {
             "id": 7, "timestamp": 1_700_000_000_123_u64, "time": "2023-11-14T22:13:20.123Z",

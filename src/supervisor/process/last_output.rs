@@ -24,10 +24,9 @@ impl Default for LastOutputLimits {
     }
 }
 
-/// The ring of one run.
-#[derive(Debug)]
+/// The ring of one run. Its limits are an argument, because a reload can change them while the program runs.
+#[derive(Debug, Default)]
 pub(super) struct LastOutput {
-    limits: LastOutputLimits,
     lines: VecDeque<Box<str>>,
     /// Bytes of `lines` together.
     bytes: usize,
@@ -43,15 +42,16 @@ pub(super) struct Lines {
 }
 
 impl LastOutput {
-    pub(super) fn new(limits: LastOutputLimits) -> Self {
-        Self { limits, lines: VecDeque::new(), bytes: 0 }
-    }
-
     /// Adds a line and drops what is too much, from the oldest on.
-    pub(super) fn push(&mut self, line: Box<str>) {
+    pub(super) fn push(&mut self, line: Box<str>, limits: LastOutputLimits) {
         self.bytes += line.len();
         self.lines.push_back(line);
-        while self.lines.len() > self.limits.lines || self.bytes > self.limits.bytes {
+        self.trim(limits);
+    }
+
+    /// Drops what is too much, from the oldest on.
+    pub(super) fn trim(&mut self, limits: LastOutputLimits) {
+        while self.lines.len() > limits.lines || self.bytes > limits.bytes {
             let Some(oldest) = self.lines.pop_front() else { break };
             self.bytes -= oldest.len();
         }
@@ -136,12 +136,12 @@ mod tests {
 
     #[test]
     fn the_oldest_lines_go_first() {
-        let mut output = LastOutput::new(LastOutputLimits { lines: 2, bytes: 10 });
+        let (mut output, limits) = (LastOutput::default(), LastOutputLimits { lines: 2, bytes: 10 });
         for line in ["one", "two", "three"] {
-            output.push(line.into());
+            output.push(line.into(), limits);
         }
         assert_eq!(output.lines().collect::<Vec<_>>(), ["two".into(), "three".into()]);
-        output.push("seventeen".into());
+        output.push("seventeen".into(), limits);
         assert_eq!(output.lines().collect::<Vec<_>>(), ["seventeen".into()]);
     }
 
@@ -153,8 +153,8 @@ mod tests {
             let whole = lines_of(&[&bytes]);
             prop_assert_eq!(&whole, &lines_of(&[&bytes[..at], &bytes[at..]]));
             let limits = LastOutputLimits { lines: 5, bytes: 300 };
-            let mut output = LastOutput::new(limits);
-            whole.iter().for_each(|line| output.push(line.as_str().into()));
+            let mut output = LastOutput::default();
+            whole.iter().for_each(|line| output.push(line.as_str().into(), limits));
             let kept: Vec<_> = output.lines().collect();
             prop_assert!(kept.len() <= limits.lines);
             prop_assert!(kept.iter().map(|line| line.len()).sum::<usize>() <= limits.bytes);

@@ -14,6 +14,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rustix::process::Signal;
 use thiserror::Error;
 use tokio::time::sleep;
@@ -24,8 +25,10 @@ pub use ready::{Probing, Readiness};
 pub use spawn::reap_orphans;
 
 use crate::event::{ExitReason, Pid};
-use crate::supervisor::child::{Answer, Exit, Ready, StopToken};
+use crate::supervisor::child::{Exit, StopToken};
+use crate::supervisor::difference::differing;
 use crate::supervisor::notice::Notice;
+use crate::supervisor::starts::{Answer, Known, Voice};
 use output::{Output, Stream};
 use spawn::Process;
 
@@ -205,6 +208,40 @@ impl Program {
         std::env::split_paths(&path).map(|folder| folder.join(&self.program)).find(|path| is_executable(path))
     }
 
+    /// Is what it writes to this stream kept for its death record?
+    fn keeps(&self, stream: Stream) -> bool {
+        stream == Stream::Stderr || self.keep_stdout
+    }
+
+    /// The keys of the file in which the programs differ, and which need no new process.
+    pub(super) fn changed_in_place(&self, other: &Program) -> Vec<&'static str> {
+        differing([
+            ("stop_signal", self.stop_signal != other.stop_signal),
+            ("ok_exit_codes", self.ok_exit_codes != other.ok_exit_codes),
+            ("last_output", (self.last_output, self.keep_stdout) != (other.last_output, other.keep_stdout)),
+            ("ready", self.readiness != other.readiness),
+        ])
+    }
+
+    /// The keys of the file in which the programs differ, and which need a new process.
+    pub(super) fn changed_for_good(&self, other: &Program) -> Vec<&'static str> {
+        differing([
+            ("command", (&self.program, &self.args) != (&other.program, &other.args)),
+            ("cwd", self.cwd != other.cwd),
+            ("env", self.env != other.env),
+            ("env_clear", self.env_clear != other.env_clear),
+            ("env_inherit", self.env_inherit != other.env_inherit),
+            ("user", self.credentials != other.credentials),
+            ("umask", self.umask != other.umask),
+            ("output", self.pass_on != other.pass_on),
+        ])
+    }
+
+    /// What ends the start.
+    pub(super) fn readiness_of(&self) -> &Readiness {
+        &self.readiness
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.args);
@@ -283,15 +320,19 @@ impl FromStr for StopSignal {
 
 // === One run ===
 
+/// The program of a process that runs, as it is now: a reload changes what does not concern the start.
+pub(super) type Live = Arc<ArcSwap<Program>>;
+
 /// Runs the program to its end. The stop token sends the stop signal, the kill token SIGKILL; both to the whole group.
-pub(super) async fn run(program: Arc<Program>, id: Arc<str>, stop: StopToken, kill: Notice, ready: Ready) -> Exit {
+pub(super) async fn run(live: Live, id: Arc<str>, stop: StopToken, kill: Notice, voice: Voice) -> Exit {
     oom::watch();
+    let program = live.load_full();
     let mut process = match spawn::spawn(program.command(), program.umask).await {
         Ok(process) => process,
         Err(error) => return program.cannot_run(&error).into(),
     };
-    let output = listen(&program, &id, &mut process);
-    let end = supervise(&program, &mut process, &stop, &kill, ready).await;
+    let output = listen(&live, &id, &mut process);
+    let end = supervise(&live, &mut process, &stop, &kill, voice).await;
     // Read only now: while the process lives, its output is not complete, and a grandchild may hold the pipe for ever.
     let last_output = Some(output.finish().await);
     match end {
@@ -309,23 +350,19 @@ struct End {
 }
 
 async fn supervise(
-    program: &Program,
+    live: &Live,
     process: &mut Process,
     stop: &StopToken,
     kill: &Notice,
-    ready: Ready,
+    mut voice: Voice,
 ) -> std::io::Result<End> {
+    let readiness = live.load().readiness.clone();
     let mut ended = std::pin::pin!(process.ended()?);
-    let mut reached = std::pin::pin!(program.readiness.reached());
-    let pid = Pid::Process(process.pid.as_raw_nonzero().get().unsigned_abs());
-    let mut ready = Some(ready);
+    let mut reached = std::pin::pin!(readiness.reached());
+    voice.known(Known::Pid(Pid::Process(process.pid.as_raw_nonzero().get().unsigned_abs())));
     // At once, not when the loop comes to it: a program that dies as soon as it runs has died, and did start.
-    if program.readiness == Readiness::None
-        && let Some(ready) = ready.take()
-    {
-        ready.answer(Answer { pid: Some(pid), ..Answer::default() });
-    }
-    let (mut told, mut killed, mut not_ready) = (false, false, None);
+    let mut is_ready = readiness == Readiness::None && voice.answer(Answer::default());
+    let (mut told, mut killed, mut not_ready) = (None, false, None);
     loop {
         tokio::select! {
             biased;
@@ -334,33 +371,34 @@ async fn supervise(
                 killed = true;
                 process.signal(Signal::KILL);
             }
-            () = stop.stopped(), if !told => {
-                told = true;
-                process.signal(program.stop_signal.signal());
+            () = stop.stopped(), if told.is_none() => {
+                let signal = live.load().stop_signal;
+                told = Some(signal);
+                process.signal(signal.signal());
             }
-            reached = &mut reached, if ready.is_some() => match (reached, ready.take()) {
-                (Ok(()), Some(ready)) => {
-                    ready.answer(Answer { pid: Some(pid), ..Answer::default() });
+            reached = &mut reached, if !is_ready => {
+                is_ready = true;
+                match reached {
+                    Ok(()) => {
+                        voice.answer(Answer::default());
+                    }
+                    Err(reason) => {
+                        not_ready = Some(reason);
+                        process.signal(Signal::KILL);
+                        ended.as_mut().await?;
+                        break;
+                    }
                 }
-                (Err(reason), Some(unsaid)) => {
-                    // Kept until the end: dropped now, it would say that the start has failed while the process lives.
-                    ready = Some(unsaid);
-                    not_ready = Some(reason);
-                    process.signal(Signal::KILL);
-                    ended.as_mut().await?;
-                    break;
-                }
-                (_, None) => {}
             },
         }
     }
-    if !told && !killed {
+    if told.is_none() && !killed {
         // What it started must not live on beside the next run. Before it is reaped, while its pid is surely its own.
         process.signal(Signal::KILL);
     }
     let (status, usage) = process.reap()?;
     // The others of the group were told to stop as well, and have the same time for it.
-    while told && !killed && process.has_group().await {
+    while told.is_some() && !killed && process.has_group().await {
         tokio::select! {
             () = sleep(GROUP_POLL) => {}
             () = kill.given() => {
@@ -369,21 +407,21 @@ async fn supervise(
             }
         }
     }
-    let reason = match (not_ready, exit_reason(status, told.then_some(program.stop_signal), &program.ok_exit_codes)) {
+    let reason = match (not_ready, exit_reason(status, told, &live.load().ok_exit_codes)) {
         (Some(not_ready), _) => not_ready,
         (None, ExitReason::Killed) if !killed && oom::killed() => ExitReason::Oom,
         (None, reason) => reason,
     };
-    drop(ready);
     Ok(End { reason, usage })
 }
 
 /// Reads what the process writes.
-fn listen(program: &Program, id: &Arc<str>, process: &mut Process) -> Output {
-    let mut output = Output::new(program.last_output);
+fn listen(live: &Live, id: &Arc<str>, process: &mut Process) -> Output {
+    let program = live.load_full();
+    let mut output = Output::new(live.clone());
     let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
-    let stdout = stdout.map(|pipe| output.read(pipe, Stream::Stdout, program.keep_stdout, program.pass_on, id));
-    let stderr = stderr.map(|pipe| output.read(pipe, Stream::Stderr, true, program.pass_on, id));
+    let stdout = stdout.map(|pipe| output.read(pipe, Stream::Stdout, program.pass_on, id));
+    let stderr = stderr.map(|pipe| output.read(pipe, Stream::Stderr, program.pass_on, id));
     for error in [stdout, stderr].into_iter().flatten().filter_map(Result::err) {
         tracing::warn!(child = &**id, err = %error, "cannot read the output of a process");
     }

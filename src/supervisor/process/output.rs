@@ -14,7 +14,8 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::last_output::{LastOutput, LastOutputLimits, Lines};
+use super::Live;
+use super::last_output::{LastOutput, Lines};
 use crate::supervisor::notice::Notice;
 
 /// How the output of a process is passed on to ours.
@@ -90,14 +91,16 @@ pub async fn flush_output(patience: Duration) {
 
 /// The output of one run.
 pub(super) struct Output {
+    live: Live,
     kept: Arc<Mutex<LastOutput>>,
     ended: Notice,
     readers: Vec<oneshot::Receiver<()>>,
 }
 
 impl Output {
-    pub(super) fn new(limits: LastOutputLimits) -> Self {
-        Self { kept: Arc::new(Mutex::new(LastOutput::new(limits))), ended: Notice::default(), readers: Vec::new() }
+    /// What is kept of it is as much as the program says at the time.
+    pub(super) fn new(live: Live) -> Self {
+        Self { live, kept: Arc::default(), ended: Notice::default(), readers: Vec::new() }
     }
 
     /// Reads a pipe from now on.
@@ -105,7 +108,6 @@ impl Output {
         &mut self,
         pipe: impl Into<OwnedFd>,
         stream: Stream,
-        keep: bool,
         pass_on: PassOn,
         id: &Arc<str>,
     ) -> io::Result<()> {
@@ -113,7 +115,9 @@ impl Output {
         let reader = Reader {
             pipe: pipe::Receiver::from_owned_fd(pipe.into())?,
             ended: self.ended.clone(),
-            kept: keep.then(|| (self.kept.clone(), Lines::default())),
+            live: self.live.clone(),
+            kept: self.kept.clone(),
+            lines: Lines::default(),
             passed: Passed { stream, pass_on, id: id.clone(), open: Vec::new() },
         };
         tokio::spawn(reader.run(done));
@@ -127,14 +131,18 @@ impl Output {
         for reader in self.readers {
             let _ = reader.await;
         }
-        self.kept.lock().lines().collect()
+        let mut kept = self.kept.lock();
+        kept.trim(self.live.load().last_output);
+        kept.lines().collect()
     }
 }
 
 struct Reader {
     pipe: pipe::Receiver,
     ended: Notice,
-    kept: Option<(Arc<Mutex<LastOutput>>, Lines)>,
+    live: Live,
+    kept: Arc<Mutex<LastOutput>>,
+    lines: Lines,
     passed: Passed,
 }
 
@@ -172,10 +180,11 @@ impl Reader {
                 _ => break,
             }
         }
-        if let Some((kept, lines)) = &mut self.kept
-            && let Some(line) = lines.finish()
-        {
-            kept.lock().push(line);
+        if let Some(line) = self.lines.finish() {
+            let program = self.live.load();
+            if program.keeps(self.passed.stream) {
+                self.kept.lock().push(line, program.last_output);
+            }
         }
         // The death is told from here on; passing on what is left may take longer.
         let _ = done.send(());
@@ -187,9 +196,10 @@ impl Reader {
 
     /// Keeps what was read, and gives what is to be passed on of it.
     fn take(&mut self, bytes: &[u8]) -> Option<(Stream, Vec<u8>)> {
-        if let Some((kept, lines)) = &mut self.kept {
-            let mut kept = kept.lock();
-            lines.feed(bytes, |line| kept.push(line));
+        let program = self.live.load();
+        if program.keeps(self.passed.stream) {
+            let mut kept = self.kept.lock();
+            self.lines.feed(bytes, |line| kept.push(line, program.last_output));
         }
         self.passed.feed(bytes)
     }

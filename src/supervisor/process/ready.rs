@@ -50,18 +50,33 @@ impl Default for Probing {
 }
 
 impl Readiness {
+    /// What has to happen, in words, and the longest time it may take; none if nothing has to.
+    pub(in crate::supervisor) fn awaits(&self) -> Option<(String, Duration)> {
+        match self {
+            Readiness::None => None,
+            Readiness::StableAfter(time) => {
+                Some((format!("a run of {}", humantime::format_duration(*time)), *time))
+            }
+            // The arguments may hold secrets.
+            Readiness::Exec(command, probing) => {
+                Some((format!("exec {}", command.first().map_or("", String::as_str)), probing.timeout))
+            }
+            Readiness::Tcp(address, probing) => Some((format!("tcp {address}"), probing.timeout)),
+            Readiness::Http(url, probing) => Some((format!("http {url}"), probing.timeout)),
+        }
+    }
+
     /// Returns when the process is ready.
     pub(super) async fn reached(&self) -> Result<(), ExitReason> {
-        let (what, probing) = match self {
+        let probing = match self {
             Readiness::None => return Ok(()),
             Readiness::StableAfter(time) => {
                 sleep(*time).await;
                 return Ok(());
             }
-            Readiness::Exec(command, probing) => (format!("exec {:?}", command.first()), probing),
-            Readiness::Tcp(address, probing) => (format!("tcp {address}"), probing),
-            Readiness::Http(url, probing) => (format!("http {url}"), probing),
+            Readiness::Exec(_, probing) | Readiness::Tcp(_, probing) | Readiness::Http(_, probing) => probing,
         };
+        let what = self.awaits().map(|(what, _)| what).unwrap_or_default();
         let mut last = "no probe has ended".to_owned();
         let probes = async {
             while let Err(error) = self.probe().await {

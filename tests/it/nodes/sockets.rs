@@ -263,10 +263,10 @@ async fn each_node_answers_for_its_own() {
             let said = causes[0].sample.event.reason().unwrap().detail();
             assert_eq!((causes.len(), said.as_deref()), (1, Some(detail)), "{supervisor} on {node}");
         }
-        let ordered = on_node.terminate_child("sup", "a").await;
-        assert_eq!(ordered, Err(restart_exporter::control::Error::NotFound("sup".into())));
+        let ordered = on_node.stop("sup", Some("a")).await;
+        assert_eq!(ordered, Err(restart_exporter::control::Error::Foreign("sup/a".into())));
     }
     assert_eq!(control.causes("sup", None).unwrap().causes, []);
-    control.terminate_child("sup", "a").await.unwrap();
+    control.stop("sup", Some("a")).await.unwrap();
     exporter.shutdown().await;
 }

@@ -207,6 +207,7 @@ async fn one_for_all_never_has_two_generations_of_processes_alive() {
             format!("if [ -e {name} ] && kill -0 $(cat {name}) 2>&-; then touch met; fi; echo $$ > {name}; {then}");
         ChildSpec::program(name.to_owned(), sh(&script).cwd(&home))
             .shutdown(Shutdown::Timeout(Duration::from_millis(20)))
+            .backoff(None)
     };
     let top = Supervisor::new("top")
         .strategy(Strategy::OneForAll)

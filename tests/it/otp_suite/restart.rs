@@ -28,7 +28,7 @@ async fn pids(top: &SupervisorHandle) -> Vec<Pid> {
     let children = top.which_children().await.unwrap();
     let running = children.iter().rev().filter_map(|child| match child.state {
         ChildState::Running(pid) => Some(pid),
-        ChildState::Restarting | ChildState::Stopped => None,
+        ChildState::Starting | ChildState::Restarting | ChildState::Stopped => None,
     });
     running.collect()
 }

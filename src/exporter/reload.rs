@@ -1,0 +1,90 @@
+//! Reading the supervisors again, and making them so.
+
+use std::sync::Arc;
+
+use crate::control::{Changes, Control, Step};
+use crate::http::{App, Later, Reload};
+use crate::supervisor::Supervisor;
+use crate::telemetry::now;
+
+/// Reloads the supervisors of an exporter, while it serves. Cheap to clone.
+#[derive(Clone)]
+pub struct Reloader {
+    load: Arc<Load>,
+    control: Control,
+    app: App,
+}
+
+type Load = dyn Fn() -> Result<Vec<Supervisor>, String> + Send + Sync;
+
+impl Reloader {
+    pub(super) fn new(
+        load: impl Fn() -> Result<Vec<Supervisor>, String> + Send + Sync + 'static,
+        control: Control,
+        app: App,
+    ) -> Self {
+        Self { load: Arc::new(load), control, app }
+    }
+
+    /// Loads the supervisors again, makes them the top ones, and returns when all that was to be started has had its turn.
+    /// The outcome is logged and counted.
+    ///
+    /// # Errors
+    /// Why they could not be loaded; then nothing was touched.
+    pub async fn reload(&self) -> Result<Changes, String> {
+        let wanted = self.load("reload failed")?;
+        let changes = self.control.begin(wanted).await.settled().await;
+        self.note("reloaded", &changes);
+        Ok(changes)
+    }
+
+    /// Begins to start these supervisors, which were loaded already: the first reload. Returns when the starts have begun,
+    /// with what waits for them.
+    pub async fn start(&self, wanted: Vec<Supervisor>) -> impl Future<Output = Changes> + Send + use<> {
+        let (begun, reloader) = (self.control.begin(wanted).await, self.clone());
+        async move {
+            let changes = begun.settled().await;
+            reloader.note("started", &changes);
+            changes
+        }
+    }
+
+    /// Loads the supervisors again and says what a reload would do, in order.
+    ///
+    /// # Errors
+    /// Why they could not be loaded.
+    pub async fn plan(&self) -> Result<Vec<Step>, String> {
+        let wanted = (self.load)()?;
+        Ok(self.control.plan(&wanted).await)
+    }
+
+    fn load(&self, failed: &str) -> Result<Vec<Supervisor>, String> {
+        (self.load)().inspect_err(|error| {
+            tracing::error!(err = error, "{failed}");
+            self.app.config_reloaded(false, now().system);
+        })
+    }
+
+    fn note(&self, what: &str, changes: &Changes) {
+        let Changes { added, removed, changed, updated, failed, waiting } = changes;
+        self.app.config_reloaded(changes.is_complete(), now().system);
+        if changes.is_complete() {
+            return tracing::info!(?added, ?removed, ?changed, ?updated, "{what}");
+        }
+        let failed: Vec<_> = failed.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
+        let waiting: Vec<_> = waiting.iter().map(|(name, first)| format!("{name} waits for {first}")).collect();
+        tracing::error!(?added, ?removed, ?changed, ?updated, ?failed, ?waiting, "{what}, but not all could be started");
+    }
+}
+
+impl Reload for Reloader {
+    fn reload(&self) -> Later<Result<Changes, String>> {
+        let reloader = self.clone();
+        Box::pin(async move { Reloader::reload(&reloader).await })
+    }
+
+    fn plan(&self) -> Later<Result<Vec<Step>, String>> {
+        let reloader = self.clone();
+        Box::pin(async move { Reloader::plan(&reloader).await })
+    }
+}
