@@ -80,7 +80,7 @@ pub use process::{
     flush_output, reap_orphans,
 };
 pub use reconfigure::Changes;
-pub use spec::{ChildSpec, DYNAMIC_LABEL, Shutdown, Supervisor};
+pub use spec::{ChildSpec, DYNAMIC_LABEL, Shutdown, Supervisor, TreeSize};
 
 impl Supervisor {
     /// Starts the supervisor and its children on the current tokio runtime, and returns when all children have started

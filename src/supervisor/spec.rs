@@ -79,6 +79,15 @@ pub struct Supervisor {
     pub(super) init: Option<Arc<InitFn>>,
 }
 
+/// How large a tree of supervisors is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TreeSize {
+    /// Supervisors, nested ones included.
+    pub supervisors: usize,
+    /// Children that are not supervisors.
+    pub children: usize,
+}
+
 pub(super) type InitFn = dyn Fn() -> Result<Option<Supervisor>, ExitReason> + Send + Sync;
 
 // === impl ChildSpec ===
@@ -293,6 +302,16 @@ impl Supervisor {
         &self.name
     }
 
+    /// How many supervisors and children the tree has, this supervisor included. The children of a dynamic supervisor and
+    /// of one [from a function](Self::from_fn) are not known before they start.
+    pub fn size(&self) -> TreeSize {
+        let below = self.children.iter().map(|child| match &child.start {
+            Start::Supervisor(supervisor) => supervisor.size(),
+            Start::Task(_) | Start::Announced(_) | Start::Process(_) => TreeSize { supervisors: 0, children: 1 },
+        });
+        below.chain([TreeSize { supervisors: 1, children: 0 }]).sum()
+    }
+
     /// Checks the rules of OTP's `check_flags` and `check_childspecs` that the types leave open, down the whole tree.
     ///
     /// # Errors
@@ -333,6 +352,15 @@ impl Supervisor {
         let Some(init) = &self.init else { return Ok(Some(self.clone())) };
         let spec = child::catch(|| init()).unwrap_or_else(Err)?;
         Ok(spec.map(|spec| Supervisor { name: self.name.clone(), ..spec }))
+    }
+}
+
+impl std::iter::Sum for TreeSize {
+    fn sum<I: Iterator<Item = Self>>(sizes: I) -> Self {
+        sizes.fold(Self::default(), |sum, size| Self {
+            supervisors: sum.supervisors + size.supervisors,
+            children: sum.children + size.children,
+        })
     }
 }
 

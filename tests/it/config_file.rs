@@ -42,13 +42,24 @@ fn check(directory: &Path, text: &str) -> (String, Ended) {
     (file, ended)
 }
 
-// A file that is right: exit status 0, and how many supervisors it has.
+// A file that is right: exit status 0, and how many supervisors and children it has. A nested supervisor is a supervisor,
+// not a child.
 #[test]
 fn a_right_file_is_checked_without_a_complaint() {
     let directory = tempfile::tempdir().unwrap();
-    let (file, ended) = check(directory.path(), EVERY_KEY);
-    assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(0), ""));
-    assert_eq!(ended.stderr, format!("{file}: 2 supervisors, no errors\n"));
+    let one = "[[supervisor]]\nname = \"a\"\n[[supervisor.child]]\nid = \"c\"\ncommand = [\"sh\"]\n";
+    let below = "[[supervisor]]\nname = \"b\"\nparent = \"a\"\n[[supervisor]]\nname = \"c-1\"\nparent = \"b\"\n";
+    let table = [
+        (EVERY_KEY.to_owned(), "2 supervisors, 2 children"),
+        (one.to_owned(), "1 supervisor, 1 child"),
+        ("[[supervisor]]\nname = \"a\"\n".to_owned(), "1 supervisor, 0 children"),
+        (one.to_owned() + below, "3 supervisors, 1 child"),
+    ];
+    for (text, counted) in table {
+        let (file, ended) = check(directory.path(), &text);
+        assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(0), ""), "{}", ended.stderr);
+        assert_eq!(ended.stderr, format!("{file}: {counted}, no errors\n"));
+    }
 }
 
 // A file that is wrong: exit status 1, and one line with file, line, column and key, as compilers write it.

@@ -27,7 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// The binary: it sees the library as every other program does, through `restart_exporter::`.
-const BINARY: &[&str] = &["main", "cli", "client", "demo", "logging", "signals", "sockets"];
+const BINARY: &[&str] = &["main", "cli", "client", "demo", "listen", "logging", "signals", "sockets"];
 
 /// Modules that decide and keep, and get the time told.
 const PURE: &[&str] = &[
