@@ -28,7 +28,7 @@ pub(super) async fn run(
     let mut history: History = shape(client, &answer)?;
     let since = args.since.map_or(0, |since| answer.now.saturating_sub(since.as_millis() as u64));
     if json && args.since.is_none() {
-        screen.line(client.data(&answer)?);
+        screen.line(&answer.data);
         return Ok(Found::Fine);
     }
     let told_by_exporter = history.events.len();

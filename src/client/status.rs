@@ -29,7 +29,7 @@ pub(super) async fn run(
     if json {
         match supervisor {
             Some(_) => screen.line(&wire::json(&supervisors)),
-            None => screen.line(client.data(&answer)?),
+            None => screen.line(&answer.data),
         }
     } else {
         show(screen, &supervisors, answer.now, all || supervisor.is_some());

@@ -46,7 +46,7 @@ pub(super) async fn run(
     let query = [&of[..], &[("child", subject.label.as_str())]].concat();
     let causes = client.get("causes", &query).await?;
     if json {
-        screen.line(client.data(&causes)?);
+        screen.line(&causes.data);
         return Ok(Found::Fine);
     }
     let causes: Causes = shape(client, &causes)?;
@@ -332,7 +332,7 @@ async fn of_supervisor(
 ) -> Result<Found, Failure> {
     let causes = client.get("causes", &of(supervisor)).await?;
     if json {
-        screen.line(client.data(&causes)?);
+        screen.line(&causes.data);
         return Ok(Found::Fine);
     }
     let causes: Causes = shape(client, &causes)?;
