@@ -48,6 +48,7 @@ const PURE: &[&str] = &[
     "src/analytics/ring.rs",
     "src/http/access/rate.rs",
     "src/http/live/ring.rs",
+    "src/config/place.rs",
     "src/beam/frame.rs",
     "src/beam/message/mod.rs",
     "src/beam/message/read.rs",
