@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,13 +11,14 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::client::{Credentials, Target};
+use crate::listen::ListenAddress;
 
 /// Where agents dial by default.
 const DEFAULT_BEAM: &str = "127.0.0.1:8470";
 
 /// Tells what died, why, and how many more deaths its supervisor will take.
 #[derive(Debug, Parser)]
-#[command(name = "restart_exporter", version, arg_required_else_help = true)]
+#[command(name = "restart_exporter", version, propagate_version = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -139,7 +139,7 @@ pub(crate) struct HistoryArgs {
 /// What every command that asks a running exporter takes.
 #[derive(Args, Debug)]
 pub(crate) struct ClientArgs {
-    /// The exporter: `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`
+    /// The exporter: `HOST:PORT`, `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`
     #[arg(long, value_name = "URL", env = "RESTART_EXPORTER_URL", default_value = "http://127.0.0.1:8469")]
     pub(crate) url: Target,
 
@@ -175,8 +175,8 @@ pub(crate) struct ClientArgs {
 /// What every command that serves takes.
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
-    /// Address to listen on, `host:port` or `unix:PATH`; may be given several times
-    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "127.0.0.1:8469", value_parser = listen_address)]
+    /// Address to listen on: `HOST:PORT`, `:PORT` for all addresses of this host, or `unix:PATH`; may be given several times
+    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "127.0.0.1:8469")]
     pub(crate) listen_addresses: Vec<ListenAddress>,
 
     /// File with TLS, users, headers and a rate limit for every address but `unix:`, as Prometheus' exporters have it
@@ -203,11 +203,11 @@ pub(crate) struct ServeArgs {
     #[arg(long = "web.exemplars")]
     pub(crate) exemplars: bool,
 
-    /// Address to listen on for the agents of Erlang and Elixir nodes, `IP:PORT` or `unix:PATH`; may be given several times, and empty for none
+    /// Address to listen on for the agents of Erlang and Elixir nodes, in the same forms; may be given several times, and empty for none
     #[arg(long = "beam.listen-address", value_name = "ADDRESS", default_value = DEFAULT_BEAM, value_parser = beam_address)]
     pub(crate) beam_addresses: Vec<Option<ListenAddress>>,
 
-    /// File with the token that agents must know to come in over TCP; wanted beyond loopback, and read anew for each
+    /// File with the token that agents must send over TCP; required for non-loopback addresses, and read for each connection
     #[arg(long = "beam.token-file", value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub(crate) beam_token_file: Option<PathBuf>,
 
@@ -337,13 +337,6 @@ fn version() -> String {
     text
 }
 
-/// Where to listen.
-#[derive(Clone, Debug)]
-pub(crate) enum ListenAddress {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
-
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum LogLevel {
     Debug,
@@ -358,16 +351,8 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-fn listen_address(address: &str) -> Result<ListenAddress, String> {
-    match address.strip_prefix("unix:") {
-        Some("") => Err("the path after `unix:` is empty".into()),
-        Some(path) => Ok(ListenAddress::Unix(path.into())),
-        None => address.parse().map(ListenAddress::Tcp).map_err(|_| "neither `IP:PORT` nor `unix:PATH`".into()),
-    }
-}
-
 fn beam_address(address: &str) -> Result<Option<ListenAddress>, String> {
-    if address.is_empty() { Ok(None) } else { listen_address(address).map(Some) }
+    if address.is_empty() { Ok(None) } else { address.parse().map(Some) }
 }
 
 fn telemetry_path(path: &str) -> Result<String, String> {

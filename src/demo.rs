@@ -1,12 +1,14 @@
 //! A tree whose children really crash, at different rhythms, for ever: something to look at before anything of one's own
 //! is supervised.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use restart_exporter::Error;
 use restart_exporter::prelude::*;
 use restart_exporter::supervisor::ControlError;
+use tokio::sync::SetOnce;
 use tokio::time::{interval, sleep};
 
 /// Allows every restart that the rhythms below can make, so that no supervisor of the demo gives up.
@@ -21,16 +23,44 @@ enum DemoError {
     Upstream(usize),
 }
 
-/// Starts the supervisors of the demo.
-pub(crate) async fn supervise(exporter: &Exporter) -> Result<(), Error> {
-    for supervisor in [one_for_one(), one_for_all(), rest_for_one()] {
-        exporter.supervise(supervisor).await?;
+/// The supervisors of the demo.
+pub(crate) struct Demo {
+    /// In start order.
+    pub(crate) supervisors: Vec<Supervisor>,
+    /// The dynamic supervisor once it runs, which the scheduler waits for.
+    dynamic: Arc<SetOnce<SupervisorHandle>>,
+}
+
+/// The name of the supervisor that the scheduler adds jobs to.
+const DYNAMIC: &str = "demo_dynamic";
+
+impl Demo {
+    pub(crate) fn new() -> Self {
+        let dynamic = Arc::new(SetOnce::new());
+        let scheduled = dynamic.clone();
+        let scheduler = ChildSpec::task("scheduler", move |stop| schedule(stop, scheduled.clone()));
+        let supervisors = vec![
+            one_for_one(),
+            one_for_all(),
+            rest_for_one(),
+            Supervisor::new(DYNAMIC).strategy(Strategy::Dynamic).max_restarts(GENEROUS).max_children(20),
+            Supervisor::new("demo_scheduler").child(scheduler),
+        ];
+        Self { supervisors, dynamic }
     }
-    let dynamic = Supervisor::new("demo_dynamic").strategy(Strategy::Dynamic).max_restarts(GENEROUS).max_children(20);
-    let dynamic = exporter.supervise(dynamic).await?;
-    let scheduler = ChildSpec::task("scheduler", move |stop| schedule(stop, dynamic.clone()));
-    exporter.supervise(Supervisor::new("demo_scheduler").child(scheduler)).await?;
-    Ok(())
+
+    /// Starts the supervisors.
+    pub(crate) async fn supervise(self, exporter: &Exporter) -> Result<(), Error> {
+        for supervisor in self.supervisors {
+            let is_dynamic = supervisor.name() == DYNAMIC;
+            let handle = exporter.supervise(supervisor).await?;
+            if is_dynamic {
+                // There is one of that name.
+                drop(self.dynamic.set(handle));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Independent children: a panic, an error, a process that exits, one that is killed, and one that is well.
@@ -76,7 +106,11 @@ fn rest_for_one() -> Supervisor {
 
 /// Adds a job to the dynamic supervisor every second. Each works for a while, and some fail; a failed one is restarted
 /// until it succeeds.
-async fn schedule(stop: StopToken, dynamic: SupervisorHandle) -> Result<(), ControlError> {
+async fn schedule(stop: StopToken, dynamic: Arc<SetOnce<SupervisorHandle>>) -> Result<(), ControlError> {
+    let dynamic = tokio::select! {
+        () = stop.stopped() => return Ok(()),
+        dynamic = dynamic.wait() => dynamic,
+    };
     let mut every_second = interval(Duration::from_secs(1));
     for number in 0_u64.. {
         tokio::select! {

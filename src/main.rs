@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod demo;
+mod listen;
 mod logging;
 mod signals;
 mod sockets;
@@ -13,10 +14,13 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use restart_exporter::supervisor::{Supervisor, flush_output, reap_orphans};
+use restart_exporter::event::counted;
+use restart_exporter::supervisor::{Supervisor, TreeSize, flush_output, reap_orphans};
 use restart_exporter::{Error, Exporter, beam, config};
 
-use crate::cli::{Ask, Cli, Command, ListenAddress, ServeArgs};
+use crate::cli::{Ask, Cli, Command, ServeArgs};
+use crate::demo::Demo;
+use crate::listen::ListenAddress;
 use crate::signals::Hangups;
 use crate::sockets::Passed;
 
@@ -26,7 +30,17 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 enum Tree {
     Nothing,
     File(PathBuf, Vec<Supervisor>),
-    Demo,
+    Demo(Demo),
+}
+
+impl Tree {
+    fn supervisors(&self) -> &[Supervisor] {
+        match self {
+            Tree::Nothing => &[],
+            Tree::File(_, supervisors) => supervisors,
+            Tree::Demo(demo) => &demo.supervisors,
+        }
+    }
 }
 
 /// How long the end waits for a slow reader of our output.
@@ -39,7 +53,7 @@ fn main() -> ExitCode {
             let supervisors = config::load(&file)?;
             Ok(Tree::File(file, supervisors))
         }),
-        Command::Demo { serve } => start(&serve, || Ok(Tree::Demo)),
+        Command::Demo { serve } => start(&serve, || Ok(Tree::Demo(Demo::new()))),
         Command::CheckConfig { file } => check_config(&file),
         Command::BeamAgent => printed(std::io::stdout().write_all(beam::AGENT_SOURCE.as_bytes())),
         Command::Status { supervisor, all, client } => client::run(Ask::Status { supervisor, all }, &client),
@@ -55,8 +69,11 @@ fn main() -> ExitCode {
 fn check_config(file: &Path) -> ExitCode {
     match config::load(file) {
         Ok(supervisors) => {
+            let size: TreeSize = supervisors.iter().map(Supervisor::size).sum();
+            let supervisors = counted(size.supervisors, "supervisor", "supervisors");
+            let children = counted(size.children, "child", "children");
             // Whoever closed it knows from the exit status.
-            let _ = writeln!(std::io::stderr(), "{}: {} supervisors, no errors", file.display(), supervisors.len());
+            let _ = writeln!(std::io::stderr(), "{}: {supervisors}, {children}, no errors", file.display());
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error),
@@ -125,17 +142,15 @@ async fn serve(args: &ServeArgs, tree: Tree, passed: Result<Vec<Passed>, BoxErro
         .build()?;
     logging::attach(exporter.telemetry())?;
     let passed = passed?;
-    let addresses = if args.systemd_socket { &[][..] } else { &args.listen_addresses };
-    for socket in passed {
-        exporter.listen_on(socket.listener()?)?;
-    }
-    for address in addresses {
-        match address {
-            ListenAddress::Tcp(address) => drop(exporter.listen(address).await?),
-            ListenAddress::Unix(path) => exporter.listen_unix(path).await?,
+    log_start(&tree);
+    let urls = listen_for_requests(&exporter, args, passed).await?;
+    listen_for_nodes(&exporter, args).await?;
+    for url in urls {
+        match url {
+            Url::Page(url) => tracing::info!(url, "open the page"),
+            Url::Socket(url) => tracing::info!(url, "commands reach this socket with --url"),
         }
     }
-    listen_for_nodes(&exporter, args).await?;
     let started = tokio::select! {
         started = supervise(&exporter, tree) => started.map(|()| true),
         () = &mut stop => Ok(false),
@@ -154,16 +169,71 @@ async fn serve(args: &ServeArgs, tree: Tree, passed: Result<Vec<Passed>, BoxErro
     }
 }
 
-/// Whoever did not ask for nodes shall not have to care that another exporter hears them already.
-async fn listen_for_nodes(exporter: &Exporter, args: &ServeArgs) -> Result<(), Error> {
+/// The first line of the log.
+fn log_start(tree: &Tree) {
+    let TreeSize { supervisors, children } = tree.supervisors().iter().map(Supervisor::size).sum();
+    let file = match tree {
+        Tree::File(file, _) => Some(file.display().to_string()),
+        Tree::Nothing | Tree::Demo(_) => None,
+    };
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), file, supervisors, children, "restart_exporter started");
+}
+
+/// Where people and commands on this host find the endpoint.
+enum Url {
+    Page(String),
+    Socket(String),
+}
+
+/// Listens on the sockets that were passed, or else on the addresses of the flags.
+async fn listen_for_requests(exporter: &Exporter, args: &ServeArgs, passed: Vec<Passed>) -> Result<Vec<Url>, BoxError> {
+    let (is_tls, _) = exporter.app().tls();
+    let mut urls = Vec::new();
+    for socket in passed {
+        let listener = socket.listener()?;
+        let address = listener.address()?;
+        exporter.listen_on(listener)?;
+        urls.push(match address.parse() {
+            Ok(address) => Url::Page(listen::page_url(address, is_tls)),
+            Err(_) => Url::Socket(address),
+        });
+    }
+    let addresses = if args.systemd_socket { &[][..] } else { &args.listen_addresses };
+    for address in addresses {
+        urls.push(match address {
+            ListenAddress::Tcp(host) => {
+                let bound = host.listen(async |address| exporter.listen(address).await).await?;
+                Url::Page(host.page_url(bound, is_tls))
+            }
+            ListenAddress::Unix(path) => {
+                exporter.listen_unix(path).await?;
+                Url::Socket(address.to_string())
+            }
+        });
+    }
+    Ok(urls)
+}
+
+/// The default port for nodes may be taken by another exporter. That is only an error if the user asked for it.
+async fn listen_for_nodes(exporter: &Exporter, args: &ServeArgs) -> Result<(), BoxError> {
     for address in args.beam_addresses.iter().flatten() {
         let listens = match address {
-            ListenAddress::Tcp(address) => exporter.listen_for_nodes(*address).await.map(drop),
+            ListenAddress::Tcp(host) => {
+                host.listen(async |address| exporter.listen_for_nodes(address).await).await.map(drop)
+            }
             ListenAddress::Unix(path) => exporter.listen_for_nodes_unix(path).await,
         };
         match listens {
             Err(Error::Bind { address, error }) if !args.beam_is_wanted => {
                 tracing::warn!(address, err = %error, "no nodes are heard; choose --beam.listen-address");
+            }
+            Err(Error::NoToken { address: resolved }) => {
+                let address = match address.to_string() {
+                    address if address == resolved => address,
+                    address => format!("{address} ({resolved})"),
+                };
+                let message = "--beam.token-file is required for non-loopback addresses";
+                return Err(format!("refusing to listen for nodes on {address}: {message}").into());
             }
             listens => listens?,
         }
@@ -174,7 +244,7 @@ async fn listen_for_nodes(exporter: &Exporter, args: &ServeArgs) -> Result<(), E
 async fn supervise(exporter: &Exporter, tree: Tree) -> Result<(), BoxError> {
     match tree {
         Tree::Nothing => Hangups::hear()?.act(|| async { tracing::info!("SIGHUP: there is no file to reload") }),
-        Tree::Demo => demo::supervise(exporter).await?,
+        Tree::Demo(demo) => demo.supervise(exporter).await?,
         Tree::File(path, supervisors) => {
             // Before the first child starts, which may take long.
             let hangups = Hangups::hear()?;

@@ -19,11 +19,15 @@ pub type Word = Cow<'static, str>;
 pub enum Envelope<T> {
     /// The question was answered.
     Success {
+        /// When, by the exporter's clock, in Unix milliseconds: "12 s ago" is counted from it.
+        now: u64,
         /// The answer.
         data: T,
     },
     /// It was not.
     Error {
+        /// When, by the exporter's clock, in Unix milliseconds.
+        now: u64,
         /// Which kind of error: `not_found`, `bad_data`, …
         #[serde(rename = "errorType")]
         error_type: Word,
@@ -419,23 +423,32 @@ pub fn json(shape: &impl Serialize) -> String {
     serde_json::to_string(shape).unwrap_or_default()
 }
 
-/// The JSON text of `data` in an answer of the API, as it is.
+/// An answer of the API, as a client reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// The JSON text of `data`, as it is.
+    pub data: &'a str,
+    /// `now`; an exporter that is older than this field does not tell it.
+    pub now: Option<u64>,
+}
+
+/// Takes an answer of the API apart.
 ///
 /// # Errors
 /// [`NoAnswer`]: the API's own error, or that this is no answer of it.
-pub fn data(answer: &str) -> Result<&str, NoAnswer> {
+pub fn answer(json: &str) -> Result<Answer<'_>, NoAnswer> {
     #[derive(Deserialize)]
-    struct Answer<'a> {
+    struct Parts<'a> {
+        now: Option<u64>,
         #[serde(borrow)]
         data: Option<&'a serde_json::value::RawValue>,
         #[serde(rename = "errorType")]
         error_type: Option<String>,
         error: Option<String>,
     }
-    let answer: Answer<'_> = serde_json::from_str(answer).map_err(|error| NoAnswer::Unreadable(error.to_string()))?;
-    match answer {
-        Answer { error_type: Some(error_type), error: Some(error), .. } => Err(NoAnswer::Error { error_type, error }),
-        Answer { data: Some(data), .. } => Ok(data.get()),
+    match serde_json::from_str(json).map_err(|error| NoAnswer::Unreadable(error.to_string()))? {
+        Parts { error_type: Some(error_type), error: Some(error), .. } => Err(NoAnswer::Error { error_type, error }),
+        Parts { data: Some(data), now, .. } => Ok(Answer { data: data.get(), now }),
         _ => Err(NoAnswer::Unreadable("neither data nor an error".into())),
     }
 }
@@ -477,12 +490,13 @@ mod tests {
     // Prometheus' own API: clients look at `status` first.
     #[test]
     fn an_answer_says_whether_it_is_one() {
-        let success = Envelope::Success { data: vec![1, 2] };
-        let json = r#"{"status":"success","data":[1,2]}"#;
+        let success = Envelope::Success { now: 7, data: vec![1, 2] };
+        let json = r#"{"status":"success","now":7,"data":[1,2]}"#;
         assert_eq!(serde_json::to_string(&success).unwrap(), json);
         assert_eq!(serde_json::from_str::<Envelope<Vec<u8>>>(json).unwrap(), success);
-        let error: Envelope<Vec<u8>> = Envelope::Error { error_type: "not_found".into(), error: "no such".to_owned(), data: None };
-        let json = r#"{"status":"error","errorType":"not_found","error":"no such"}"#;
+        let error: Envelope<Vec<u8>> =
+            Envelope::Error { now: 7, error_type: "not_found".into(), error: "no such".to_owned(), data: None };
+        let json = r#"{"status":"error","now":7,"errorType":"not_found","error":"no such"}"#;
         assert_eq!(serde_json::to_string(&error).unwrap(), json);
         assert_eq!(serde_json::from_str::<Envelope<Vec<u8>>>(json).unwrap(), error);
     }
@@ -490,11 +504,15 @@ mod tests {
     // What a client gets of an answer: the data as it is, the API's own error, or that it is something else.
     #[test]
     fn a_client_reads_data_or_why_there_is_none() {
-        assert_eq!(data(r#"{"status":"success","data":{"b":1, "a":[2]}}"#), Ok(r#"{"b":1, "a":[2]}"#));
-        let error = data(r#"{"status":"error","errorType":"not_found","error":"no such"}"#);
+        let data = r#"{"b":1, "a":[2]}"#;
+        let success = answer(r#"{"status":"success","now":7,"data":{"b":1, "a":[2]}}"#);
+        assert_eq!(success, Ok(Answer { data, now: Some(7) }));
+        let older = answer(r#"{"status":"success","data":{"b":1, "a":[2]}}"#);
+        assert_eq!(older, Ok(Answer { data, now: None }));
+        let error = answer(r#"{"status":"error","now":7,"errorType":"not_found","error":"no such"}"#);
         assert_eq!(error, Err(NoAnswer::Error { error_type: "not_found".into(), error: "no such".into() }));
         for other in ["", "<html>", "{}", "[1]"] {
-            assert!(matches!(data(other), Err(NoAnswer::Unreadable(_))), "{other}");
+            assert!(matches!(answer(other), Err(NoAnswer::Unreadable(_))), "{other}");
         }
         assert_eq!(read::<Vec<u8>>("[1]"), Ok(vec![1]));
         assert!(read::<Done>("[").is_err());

@@ -1,6 +1,7 @@
 //! `history`: what happened to the children of a supervisor, equal deaths in a row told once.
 
 use restart_exporter::analytics::{Part, Story, Telling, Told, stories};
+use restart_exporter::event::counted;
 use restart_exporter::wire::{Event, History};
 
 use super::explain::{brief, decided, what};
@@ -28,7 +29,7 @@ pub(super) async fn run(
     let mut history: History = shape(client, &answer)?;
     let since = args.since.map_or(0, |since| answer.now.saturating_sub(since.as_millis() as u64));
     if json && args.since.is_none() {
-        screen.line(client.data(&answer)?);
+        screen.line(&answer.data);
         return Ok(Found::Fine);
     }
     let told_by_exporter = history.events.len();
@@ -48,7 +49,8 @@ pub(super) async fn run(
     }
     if history.evicted > 0 && wants_older && has_all_kept {
         let of = args.child.as_ref().map_or_else(String::new, |_| format!(" of {}", plain(&history.supervisor)));
-        screen.line(&format!("({} older events{of} are not kept)", history.evicted));
+        let (one, many) = (format!("older event{of} is"), format!("older events{of} are"));
+        screen.line(&format!("({} not kept)", counted(history.evicted, &one, &many)));
     }
     if stories.is_empty() {
         screen.line("nothing happened");

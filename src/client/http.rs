@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -49,9 +49,9 @@ pub(super) struct Client {
 
 /// A whole answer.
 pub(super) struct Answer {
-    /// The body.
-    pub(super) text: String,
-    /// The exporter's clock, in milliseconds since the Unix epoch: what was "12 s ago" was so there.
+    /// The JSON text of the data.
+    pub(super) data: String,
+    /// The exporter's clock, in milliseconds since the Unix epoch: "12 s ago" is counted from it.
     pub(super) now: u64,
 }
 
@@ -107,11 +107,6 @@ impl Client {
         Err(self.refusal(status, &text))
     }
 
-    /// The JSON text of the data in an answer.
-    pub(super) fn data<'a>(&self, answer: &'a Answer) -> Result<&'a str, Failure> {
-        wire::data(&answer.text).map_err(|error| self.bad_answer(&error))
-    }
-
     pub(super) fn bad_answer(&self, reason: &dyn fmt::Display) -> Failure {
         Failure::BadAnswer { target: self.target.to_string(), reason: reason.to_string() }
     }
@@ -123,9 +118,14 @@ impl Client {
     async fn whole(&self, method: Method, route: &str, query: &[(&str, &str)]) -> Result<Answer, Failure> {
         let exchange = async {
             let response = self.send(method, route, query, None).await?;
-            let (status, now) = (response.status(), date(&response));
+            let (status, date) = (response.status(), date(&response));
             let text = self.body(response.into_body()).await?;
-            if status.is_success() { Ok(Answer { text, now }) } else { Err(self.refusal(status, &text)) }
+            if !status.is_success() {
+                return Err(self.refusal(status, &text));
+            }
+            let answer = wire::answer(&text).map_err(|error| self.bad_answer(&error))?;
+            let now = clock(answer.now, date, telemetry::now().system);
+            Ok(Answer { data: answer.data.to_owned(), now })
         };
         self.in_time(exchange).await
     }
@@ -170,7 +170,7 @@ impl Client {
     }
 
     fn refusal(&self, status: StatusCode, text: &str) -> Failure {
-        match (status, wire::data(text)) {
+        match (status, wire::answer(text)) {
             (_, Err(wire::NoAnswer::Error { error, .. })) => Failure::Refused(error),
             (StatusCode::UNAUTHORIZED, _) => {
                 Failure::Refused(format!("{} wants a user and the right password: --user", self.target))
@@ -214,7 +214,24 @@ fn root(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
-fn date<B>(response: &Response<B>) -> u64 {
-    let date = response.headers().get(DATE).and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
-    unix_millis(date.unwrap_or_else(|| telemetry::now().system))
+fn date<B>(response: &Response<B>) -> Option<SystemTime> {
+    httpdate::parse_http_date(response.headers().get(DATE)?.to_str().ok()?).ok()
+}
+
+/// The exporter's clock: what it says, or from an exporter that is too old for that the date of the answer, or ours.
+fn clock(now: Option<u64>, date: Option<SystemTime>, ours: SystemTime) -> u64 {
+    now.unwrap_or_else(|| unix_millis(date.unwrap_or(ours)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_is_that_of_the_exporter_if_it_tells_it() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(clock(Some(7), Some(at(8)), at(9)), 7);
+        assert_eq!(clock(None, Some(at(8)), at(9)), 8000);
+        assert_eq!(clock(None, None, at(9)), 9000);
+    }
 }

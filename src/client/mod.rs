@@ -91,7 +91,7 @@ async fn answer(ask: Ask, args: &ClientArgs) -> Result<Found, Failure> {
 async fn mark(client: &Client, screen: &mut Screen, json: bool, text: &str) -> Result<Found, Failure> {
     let answer = client.post("marks", &[("text", text)]).await?;
     if json {
-        screen.line(client.data(&answer)?);
+        screen.line(&answer.data);
     } else {
         let marked: wire::Marked = shape(client, &answer)?;
         screen.line(&format!("{}  {}", times::clock(marked.timestamp), screen::plain(&marked.text)));
@@ -106,5 +106,5 @@ fn path_of(name: &str) -> &'static str {
 
 /// The shape in an answer.
 fn shape<T: DeserializeOwned>(client: &Client, answer: &Answer) -> Result<T, Failure> {
-    wire::read(client.data(answer)?).map_err(|error| client.bad_answer(&error))
+    wire::read(&answer.data).map_err(|error| client.bad_answer(&error))
 }

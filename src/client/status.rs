@@ -2,6 +2,7 @@
 
 use restart_exporter::analytics::Health;
 use restart_exporter::analytics::registry::OTHER;
+use restart_exporter::event::counted;
 use restart_exporter::wire::{self, Child, Stats, Supervisor};
 
 use super::http::Client;
@@ -29,7 +30,7 @@ pub(super) async fn run(
     if json {
         match supervisor {
             Some(_) => screen.line(&wire::json(&supervisors)),
-            None => screen.line(client.data(&answer)?),
+            None => screen.line(&answer.data),
         }
     } else {
         show(screen, &supervisors, answer.now, all || supervisor.is_some());
@@ -37,8 +38,9 @@ pub(super) async fn run(
             match beyond(client).await {
                 Ok(0) => {}
                 Ok(beyond) => {
-                    let counted = "beyond --series.max-supervisors are counted together as";
-                    screen.line(&format!("({beyond} {counted} {OTHER})"));
+                    let one = "beyond --series.max-supervisors is counted together as";
+                    let many = "beyond --series.max-supervisors are counted together as";
+                    screen.line(&format!("({} {OTHER})", counted(beyond, one, many)));
                 }
                 // All that can be told apart was told.
                 Err(failure) => complain(format_args!(
@@ -160,12 +162,15 @@ fn own_row(supervisor: &Supervisor, now: u64) -> [String; 7] {
 }
 
 fn folded(supervisor: &Supervisor, health: Health, children: usize) -> [String; 7] {
-    let noun = if children == 1 { "child" } else { "children" };
     let up = supervisor.uptime_ms.map_or_else(|| "–".into(), times::lasting);
     let dash = || "–".to_owned();
     let name = named(&supervisor.name, None, supervisor.node.as_deref());
     // A node does not tell of children that fare well.
-    let name = if children == 0 && supervisor.node.is_some() { name } else { format!("{name} ({children} {noun})") };
+    let name = if children == 0 && supervisor.node.is_some() {
+        name
+    } else {
+        format!("{name} ({})", counted(children, "child", "children"))
+    };
     [screen::word(health), name, up, dash(), dash(), dash(), budget(supervisor)]
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::header::HeaderName;
+use restart_exporter::event::counted;
 use restart_exporter::http::HEARTBEAT;
 use restart_exporter::wire::{self, Event, LiveMissed};
 use tokio::time::{sleep, timeout};
@@ -99,7 +100,7 @@ fn show(
     match message.kind.as_str() {
         "missed" => {
             let LiveMissed { missed } = wire::read(&message.data).map_err(bad)?;
-            complain(format_args!("{missed} events were missed"));
+            complain(counted(missed, "event was missed", "events were missed"));
         }
         "reset" => complain("the exporter has started anew"),
         _ => {

@@ -23,7 +23,7 @@ pub(super) fn lasting(ms: u64) -> String {
     }
 }
 
-/// How long ago a time was, in whole seconds: the exporter's clock comes to us with no more.
+/// How long ago a time was, in whole seconds.
 pub(super) fn ago(timestamp: u64, now: u64) -> String {
     match now.saturating_sub(timestamp) {
         0..SECOND => "just now".into(),

@@ -1,6 +1,7 @@
 //! `why`: all that is known of one child's deaths, on one screen.
 
 use restart_exporter::analytics::{Health, JUST_BEFORE};
+use restart_exporter::event::counted;
 use restart_exporter::wire::{Cause, Causes, Child, Event, History, Supervisor};
 
 use super::explain::{decided, says, unheard, what};
@@ -46,7 +47,7 @@ pub(super) async fn run(
     let query = [&of[..], &[("child", subject.label.as_str())]].concat();
     let causes = client.get("causes", &query).await?;
     if json {
-        screen.line(client.data(&causes)?);
+        screen.line(&causes.data);
         return Ok(Found::Fine);
     }
     let causes: Causes = shape(client, &causes)?;
@@ -155,7 +156,7 @@ fn headline(screen: &mut Screen, subject: &Subject<'_>, now: u64) {
         let of_label = |child: &&Child| child.label.as_ref() == Some(&subject.id);
         let left = match subject.supervisor.children.iter().filter(of_label).count() {
             0 => "no run is left".into(),
-            count => format!("is what {count} {} in common", if count == 1 { "child has" } else { "children have" }),
+            count => format!("is what {} in common", counted(count, "child has", "children have")),
         };
         let line = format!("{}  {left}", screen.bold(&plain(&name)));
         return screen.line(&line);
@@ -166,13 +167,16 @@ fn headline(screen: &mut Screen, subject: &Subject<'_>, now: u64) {
         Some(looping) => {
             let share = (100 * looping.up_ms).checked_div(looping.lasting_ms).unwrap_or(0);
             format!(
-                "{line}  since {} ({}), {} deaths, up {share}% of that time",
+                "{line}  since {} ({}), {}, up {share}% of that time",
                 short_clock(looping.since, now),
                 lasting(looping.lasting_ms),
-                looping.deaths
+                counted(looping.deaths, "death", "deaths")
             )
         }
-        None => format!("{line}  {} deaths in the last hour, {} in the last day", child.deaths_hour, child.deaths_day),
+        None => {
+            let hour = counted(child.deaths_hour, "death", "deaths");
+            format!("{line}  {hour} in the last hour, {} in the last day", child.deaths_day)
+        }
     });
 }
 
@@ -183,7 +187,8 @@ fn state(screen: &mut Screen, subject: &Subject<'_>, all: &[Supervisor], now: u6
         (supervisor.up, supervisor.restarts_left, supervisor.max_restarts, supervisor.max_seconds)
     {
         let line = format!(
-            "  budget       {left} of {max} restarts left within {seconds}s; with one more than that {name} gives up"
+            "  budget       {left} of {} left within {seconds}s; with one more than that {name} gives up",
+            counted(max, "restart", "restarts")
         );
         screen.line(&line);
     }
@@ -251,7 +256,7 @@ fn show_causes(screen: &mut Screen, causes: &[Cause], label: Option<&str>, now: 
         }
     }
     if causes.len() > LISTED {
-        screen.line(&format!("               and {} other causes", causes.len() - LISTED));
+        screen.line(&format!("               and {}", counted(causes.len() - LISTED, "other cause", "other causes")));
     }
 }
 
@@ -296,7 +301,7 @@ async fn others(client: &Client, screen: &mut Screen, subject: &Subject<'_>, rea
     let names: Vec<_> = others.collect();
     if !names.is_empty() {
         let more = names.len().saturating_sub(LISTED);
-        let more = if more > 0 { format!(" and {more} others") } else { String::new() };
+        let more = if more > 0 { format!(" and {}", counted(more, "other", "others")) } else { String::new() };
         let line = names[..names.len().min(LISTED)].join(", ");
         screen.line(&format!("  same cause   {}{more}", plain(&line)));
     }
@@ -332,7 +337,7 @@ async fn of_supervisor(
 ) -> Result<Found, Failure> {
     let causes = client.get("causes", &of(supervisor)).await?;
     if json {
-        screen.line(client.data(&causes)?);
+        screen.line(&causes.data);
         return Ok(Found::Fine);
     }
     let causes: Causes = shape(client, &causes)?;

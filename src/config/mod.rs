@@ -14,11 +14,14 @@
 //! shutdown = "10s"
 //! ```
 //!
-//! Unknown keys are errors, and an error names file, line, column and key.
+//! Unknown keys are errors, and an error names file, line, column, supervisor, child and key.
 
 mod build;
+mod place;
 mod tables;
 
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
@@ -26,7 +29,6 @@ use serde_path_to_error::Segment;
 use thiserror::Error;
 
 use crate::supervisor::Supervisor;
-use tables::File;
 
 /// Largest file read, in bytes: far beyond any tree a person writes.
 pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -48,6 +50,12 @@ pub enum ConfigError {
         /// The file.
         file: String,
     },
+    /// There is no supervisor in the file. To start nothing, start without a file.
+    #[error("{file}: no supervisor in the file; at least one `[[supervisor]]` is needed")]
+    NoSupervisor {
+        /// The file.
+        file: String,
+    },
     /// Its text is not what it should be.
     #[error("{file}:{line}:{column}: {key}{message}")]
     Invalid {
@@ -57,7 +65,8 @@ pub enum ConfigError {
         line: usize,
         /// Column in characters, from 1.
         column: usize,
-        /// Path of the key followed by a colon and a space, such as `supervisor[0].strategy: `; empty if there is none.
+        /// Whose key it is and which, each followed by a colon and a space, such as `payments/api: shutdown: `; empty if
+        /// there is none. Where a name is missing, `supervisor[0]` stands for it.
         key: String,
         /// What is wrong.
         message: String,
@@ -70,32 +79,51 @@ pub enum ConfigError {
 /// [`ConfigError`] for the first thing that is wrong; nothing of the file is used then.
 pub fn load(path: &Path) -> Result<Vec<Supervisor>, ConfigError> {
     let file = path.display().to_string();
-    let read = |error| ConfigError::Read { file: file.clone(), error };
-    if std::fs::metadata(path).map_err(read)?.len() > MAX_FILE_BYTES {
-        return Err(ConfigError::TooLarge { file });
+    let mut bytes = Vec::new();
+    // One byte more than is allowed shows that there are too many: a pipe does not say how long it is.
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
+    match read {
+        Err(error) => Err(ConfigError::Read { file, error }),
+        Ok(length) if length as u64 > MAX_FILE_BYTES => Err(ConfigError::TooLarge { file }),
+        Ok(_) => parse(&file, text(&file, &bytes)?),
     }
-    let text = std::fs::read_to_string(path).map_err(read)?;
-    parse(&file, &text)
+}
+
+/// The text of a file, if it is one.
+fn text<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, ConfigError> {
+    let (good, bad) = match bytes.utf8_chunks().next() {
+        Some(chunk) if !chunk.invalid().is_empty() => (chunk.valid(), chunk.invalid()),
+        _ => return Ok(str::from_utf8(bytes).unwrap_or_default()),
+    };
+    let (line, column) = position(good, good.len());
+    let found = match bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "the file is UTF-16".to_owned(),
+        _ => format!("the byte 0x{:02x} is not UTF-8", bad[0]),
+    };
+    let message = format!("{found}; save the file as UTF-8");
+    Err(ConfigError::Invalid { file: file.into(), line, column, key: String::new(), message })
 }
 
 /// Turns the text of a file into supervisors; `file` is only named in errors.
 ///
 /// # Errors
-/// [`ConfigError::Invalid`] for the first thing that is wrong.
+/// [`ConfigError::Invalid`] for the first thing that is wrong; [`ConfigError::NoSupervisor`].
 pub fn parse(file: &str, text: &str) -> Result<Vec<Supervisor>, ConfigError> {
-    let invalid = |span: Option<Range<usize>>, key: String, message: String| {
+    let invalid = |span: Option<Range<usize>>, key: &str, message: String| {
         let (line, column) = position(text, span.map_or(0, |span| span.start));
+        let key = place::in_names(key, &text.parse().unwrap_or_default());
         ConfigError::Invalid { file: file.into(), line, column, key, message }
     };
-    let document = toml::Deserializer::parse(text)
-        .map_err(|error| invalid(error.span(), String::new(), error.message().into()))?;
-    let tables: File = serde_path_to_error::deserialize(document)
-        .map_err(|error| invalid(error.inner().span(), key_path(error.path()), in_words(error.inner().message())))?;
-    build::supervisors(tables.supervisor)
-        .map_err(|fault| invalid(Some(fault.span), format!("{}: ", fault.key), fault.message))
+    let document =
+        toml::Deserializer::parse(text).map_err(|error| invalid(error.span(), "", error.message().into()))?;
+    let tables: tables::File = serde_path_to_error::deserialize(document)
+        .map_err(|error| invalid(error.inner().span(), &key_path(error.path()), in_words(error.inner().message())))?;
+    let supervisors =
+        build::supervisors(tables.supervisor).map_err(|fault| invalid(Some(fault.span), &fault.key, fault.message))?;
+    if supervisors.is_empty() { Err(ConfigError::NoSupervisor { file: file.into() }) } else { Ok(supervisors) }
 }
 
-/// The path of a key as a person writes it, with a colon behind.
+/// The path of a key as a person writes it.
 fn key_path(path: &serde_path_to_error::Path) -> String {
     let mut key = String::new();
     for segment in path {
@@ -110,7 +138,7 @@ fn key_path(path: &serde_path_to_error::Path) -> String {
             Segment::Enum { .. } | Segment::Unknown => {}
         }
     }
-    if key.is_empty() { key } else { key + ": " }
+    key
 }
 
 /// What serde says, in the words of TOML: it says sequence for an array, and map for a table.
@@ -200,44 +228,41 @@ mod tests {
         }
     }
 
-    // An error names file, line, column and key; unknown keys are errors.
+    // An error names file, line, column, whose key it is, and the key; unknown keys are errors.
     #[test]
     fn an_error_names_file_line_column_and_key() {
         let table = [
             (
                 "[[supervisor]]\nname = 1",
-                "tree.toml:2:8: supervisor[0].name: invalid type: integer `1`, expected a string",
+                "tree.toml:2:8: supervisor[0]: name: invalid type: integer `1`, expected a string",
             ),
-            (
-                "[[supervisor]]\nname = \"a\"\nmax_restart = 1",
-                "tree.toml:3:1: supervisor[0].max_restart: unknown field",
-            ),
+            ("[[supervisor]]\nname = \"a\"\nmax_restart = 1", "tree.toml:3:1: a: max_restart: unknown field"),
             ("[[supervisor]]\n", "tree.toml:1:1: supervisor[0]: missing field `name`"),
             ("name = ", "tree.toml:1:8: "),
             (
                 "[[supervisor]]\nname = \"a\"\nstrategy = \"one_for_two\"",
-                "tree.toml:3:12: supervisor[0].strategy: invalid value: string \"one_for_two\", expected `one_for_one`",
+                "tree.toml:3:12: a: strategy: invalid value: string \"one_for_two\", expected `one_for_one`",
             ),
             (
                 "[[supervisor]]\nname = \"a\"\n[[supervisor.child]]\nid = \"c\"\ncommand = [\"sh\"]\nshutdown = \"soon\"",
-                "tree.toml:6:12: supervisor[0].child[0].shutdown: invalid value: string \"soon\", expected `brutal_kill`",
+                "tree.toml:6:12: a/c: shutdown: invalid value: string \"soon\", expected `brutal_kill`",
             ),
             (
                 "[[supervisor]]\nname = \"a\"\n[[supervisor.child]]\nid = \"c\"\ncommand = []",
-                "tree.toml:5:11: supervisor[0].child[0].command: the command is empty",
+                "tree.toml:5:11: a/c: command: the command is empty",
             ),
-            ("[[supervisor]]\nname = \"a/b\"", "tree.toml:2:8: supervisor[0].name: invalid id \"a/b\""),
+            ("[[supervisor]]\nname = \"a/b\"", "tree.toml:2:8: a/b: name: invalid id \"a/b\""),
             (
                 "[[supervisor]]\nname = \"a\"\nmax_seconds = 0",
-                "tree.toml:3:15: supervisor[0].max_seconds: invalid value: integer `0`, expected a whole number from 1",
+                "tree.toml:3:15: a: max_seconds: invalid value: integer `0`, expected a whole number from 1",
             ),
             (
                 "[[supervisor]]\nname = \"a\"\n[[supervisor]]\nname = \"a\"",
-                "tree.toml:4:8: supervisor[1].name: another supervisor is named \"a\"",
+                "tree.toml:4:8: a: name: another supervisor is named \"a\"",
             ),
             (
                 "[[supervisor]]\nname = \"a\"\n[[supervisor.child]]\nid = \"c\"\ncommand = [\"sh\"]\nsignificant = true",
-                "tree.toml:6:15: supervisor[0].child[0].significant: child \"c\" is significant, but",
+                "tree.toml:6:15: a/c: significant: child \"c\" is significant, but",
             ),
         ];
         for (text, expected) in table {
@@ -254,5 +279,37 @@ mod tests {
         let path = directory.path().join("large.toml");
         std::fs::write(&path, vec![b'#'; MAX_FILE_BYTES as usize + 1]).unwrap();
         assert!(load(&path).unwrap_err().to_string().ends_with("larger than 1048576 bytes"));
+    }
+
+    // A file that is no text is told where, and what is right.
+    #[test]
+    fn a_file_that_is_not_utf_8_says_where() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tree.toml");
+        let said = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let error = load(&path).unwrap_err().to_string();
+            error.strip_prefix(&path.display().to_string()).unwrap().to_owned()
+        };
+        let latin = said(b"[[supervisor]]\nname = \"\xc3\xa4caf\xe9\"\n");
+        assert_eq!(latin, ":2:13: the byte 0xe9 is not UTF-8; save the file as UTF-8");
+        assert_eq!(said(b"name = \"a\"\n# \xf0\x9f"), ":2:3: the byte 0xf0 is not UTF-8; save the file as UTF-8");
+        assert_eq!(said(b"\xff\xfe[\0"), ":1:1: the file is UTF-16; save the file as UTF-8");
+    }
+
+    // A file without any supervisor is none to run: an empty one is more often a mistake than a wish.
+    #[test]
+    fn a_file_without_a_supervisor_is_refused() {
+        for text in ["", "# nothing yet\n", "supervisor = []\n"] {
+            let error = parse("tree.toml", text).unwrap_err();
+            assert!(matches!(error, ConfigError::NoSupervisor { .. }), "{text:?}: {error}");
+        }
+        assert_eq!(error(""), "tree.toml: no supervisor in the file; at least one `[[supervisor]]` is needed");
+    }
+
+    // What has no length of its own is bounded as well.
+    #[test]
+    fn a_file_without_an_end_is_too_large() {
+        assert!(matches!(load(Path::new("/dev/zero")), Err(ConfigError::TooLarge { .. })));
     }
 }

@@ -35,6 +35,7 @@ pub use reason::{Detail, ExitReason, MAX_DETAIL_BYTES, Panic, SupervisorExit};
 pub use who::{ChildRef, InvalidPid, Pid, SupervisorRef};
 pub use words::{
     Action, AutoShutdown, ChildType, NodeLimit, ReasonClass, Restart, RestartCause, Strategy, SupervisorExitClass,
+    counted,
 };
 
 // === Names of events ===

@@ -1,4 +1,4 @@
-//! OTP's words: closed sets, spelled the same in labels, JSON and files.
+//! OTP's words: closed sets, spelled the same in labels, JSON and files. And the noun that goes with a number.
 
 use std::fmt;
 
@@ -169,5 +169,31 @@ words! {
         Supervisors = "node_supervisors",
         /// A child was told under `_other` because its supervisor has too many.
         Children = "node_children",
+    }
+}
+
+/// A number and its noun: `1 child`, `2 children`.
+///
+/// ```
+/// use restart_exporter::event::counted;
+///
+/// assert_eq!(counted(0, "child", "children"), "0 children");
+/// assert_eq!(counted(1, "child", "children"), "1 child");
+/// ```
+pub fn counted<N: Copy + fmt::Display + PartialEq + From<u8>>(number: N, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == N::from(1) { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // One is one; every other number is many.
+    #[test]
+    fn a_number_has_the_noun_that_goes_with_it() {
+        let table = [(0_u64, "0 deaths"), (1, "1 death"), (2, "2 deaths"), (11, "11 deaths"), (101, "101 deaths")];
+        for (number, expected) in table {
+            assert_eq!(counted(number, "death", "deaths"), expected);
+        }
     }
 }

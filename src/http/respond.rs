@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::live::LiveStream;
 use super::scrape::{BodyError, Scrape};
+use crate::telemetry::now;
 use crate::wire::{self, Envelope};
 
 /// What the server sends: bytes that are there, or what is made while it is sent.
@@ -66,23 +67,33 @@ pub(super) fn text(status: StatusCode, line: &str) -> Reply {
     full(status, "text/plain; charset=utf-8", format!("{line}\n"))
 }
 
-/// `{"status":"success","data":…}`
+/// `{"status":"success","now":…,"data":…}`
 pub(super) fn success(data: impl Serialize) -> Reply {
-    full(StatusCode::OK, wire::CONTENT_TYPE, wire::json(&Envelope::Success { data }))
+    success_at(now().unix_millis(), data)
 }
 
-/// `{"status":"error","errorType":…,"error":…}`
+fn success_at(now: u64, data: impl Serialize) -> Reply {
+    full(StatusCode::OK, wire::CONTENT_TYPE, wire::json(&Envelope::Success { now, data }))
+}
+
+/// `{"status":"error","now":…,"errorType":…,"error":…}`
 pub(super) fn error(status: StatusCode, error_type: &'static str, message: String) -> Reply {
-    failure(status, error_type, message, None::<()>)
+    error_at(now().unix_millis(), status, error_type, message, None::<()>)
 }
 
 /// The same, with what was done nevertheless.
 pub(super) fn partial(status: StatusCode, error_type: &'static str, message: String, data: impl Serialize) -> Reply {
-    failure(status, error_type, message, Some(data))
+    error_at(now().unix_millis(), status, error_type, message, Some(data))
 }
 
-fn failure(status: StatusCode, error_type: &'static str, error: String, data: Option<impl Serialize>) -> Reply {
-    let envelope = Envelope::Error { error_type: error_type.into(), error, data };
+fn error_at(
+    now: u64,
+    status: StatusCode,
+    error_type: &'static str,
+    error: String,
+    data: Option<impl Serialize>,
+) -> Reply {
+    let envelope = Envelope::Error { now, error_type: error_type.into(), error, data };
     full(status, wire::CONTENT_TYPE, wire::json(&envelope))
 }
 
@@ -91,4 +102,21 @@ pub(super) fn method_not_allowed(allow: &'static str) -> Reply {
     let mut reply = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
     reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Every answer says when it was given, be it one or none.
+    #[test]
+    fn an_answer_says_when_it_was_given() {
+        let body = |reply: Reply| match reply.into_body() {
+            ResponseBody::Full(Some(bytes)) => String::from_utf8(bytes.into()).unwrap(),
+            _ => panic!("an answer is whole"),
+        };
+        assert_eq!(body(success_at(1_700_000_000_123, [1])), r#"{"status":"success","now":1700000000123,"data":[1]}"#);
+        let error = error_at(1_700_000_000_123, StatusCode::NOT_FOUND, "not_found", "no such".into());
+        assert_eq!(body(error), r#"{"status":"error","now":1700000000123,"errorType":"not_found","error":"no such"}"#);
+    }
 }

@@ -7,7 +7,7 @@ use crate::analytics::registry::{Name, OTHER};
 use crate::analytics::{self, EventType, Fact, Remains, Verdict};
 use crate::event::{
     Aggregated, ChildRef, ExitReason, Mark, Payload, Phase, Pid, ReasonClass, SupervisorEvent, SupervisorExit, Timestamp,
-    Usage,
+    Usage, counted,
 };
 use crate::control::{Changes, Step};
 use crate::wire::{self, Word};
@@ -198,20 +198,20 @@ fn aggregated(of: &Aggregated, count: u64, common: wire::Event) -> wire::Event {
         Aggregated::Restarted { cause } => Some(Word::Borrowed(cause.as_str())),
         _ => None,
     };
-    let detail = Some(format!("{}, counted in the node without details", counted(of, count)));
+    let detail = Some(format!("{}, counted in the node without details", in_numbers(of, count)));
     let reason = Some(wire::Reason { class: class.unwrap_or("unknown").into(), detail });
     wire::Event { shutdown, cause, reason, ..common }
 }
 
 /// `21738 deaths`
-pub(crate) fn counted(of: &Aggregated, count: u64) -> String {
-    let what = match of {
-        Aggregated::Started => "start",
-        Aggregated::StartErrors => "failed start",
-        Aggregated::Terminated { .. } => "death",
-        Aggregated::Restarted { .. } => "restart",
+pub(crate) fn in_numbers(of: &Aggregated, count: u64) -> String {
+    let (one, many) = match of {
+        Aggregated::Started => ("start", "starts"),
+        Aggregated::StartErrors => ("failed start", "failed starts"),
+        Aggregated::Terminated { .. } => ("death", "deaths"),
+        Aggregated::Restarted { .. } => ("restart", "restarts"),
     };
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+    counted(count, one, many)
 }
 
 /// A mark as it is made.

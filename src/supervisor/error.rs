@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::event::{Detail, ExitReason, Pid};
+use crate::event::{Detail, ExitReason, Pid, counted};
 use crate::supervisor::backoff::BackoffError;
 
 /// Longest id of a child or name of a supervisor, in bytes: ids are labels and keys.
@@ -99,7 +99,7 @@ pub enum ControlError {
     #[error("already_present: a child with this id exists; restart or delete it")]
     AlreadyPresent,
     /// The dynamic supervisor is full.
-    #[error("max_children: the supervisor has its {0} children")]
+    #[error("max_children: the supervisor has its {}", counted(*.0, "child", "children"))]
     MaxChildren(usize),
     /// The call makes no sense under this strategy: dynamic children have pids, others have ids
     /// (`simple_one_for_one`).

@@ -81,11 +81,11 @@ pub use process::{
     Credentials, LastOutputLimits, MAX_LINE_BYTES, PassOn, Probing, Program, Readiness, StopSignal, UnknownSignal,
     flush_output, reap_orphans,
 };
-pub use reconfigure::{Changes, Step, StepAction};
 pub(crate) use handle::Progress;
+pub use reconfigure::{Changes, Step, StepAction};
 pub(crate) use reconfigure::{GONE, NEW, Wanted, changed};
 pub(crate) use settle::Settled;
-pub use spec::{ChildSpec, DYNAMIC_LABEL, Shutdown, StartErrorPolicy, Supervisor};
+pub use spec::{ChildSpec, DYNAMIC_LABEL, Shutdown, StartErrorPolicy, Supervisor, TreeSize};
 
 impl Supervisor {
     /// Starts the supervisor and its children on the current tokio runtime, and returns when all children have started

@@ -14,7 +14,7 @@ use tokio::time::sleep_until;
 
 use crate::event::{
     Action, AutoShutdown, Decision, Detail, Event, ExitReason, Payload, Phase, RestartCause, Strategy, SupervisorEvent,
-    SupervisorExit, SupervisorRef, Timestamp,
+    SupervisorExit, SupervisorRef, Timestamp, counted,
 };
 use crate::intensity::Intensity;
 use crate::supervisor::child::{Exit, next_pid};
@@ -322,8 +322,8 @@ impl Supervision {
     pub(super) fn max_intensity(&self, key: Key, reason: &ExitReason) -> SupervisorExit {
         let child = self.table.get(key).map_or("", |child| &child.reference.id);
         let Supervisor { max_restarts, max_seconds, .. } = self.spec;
-        let restarts = if max_restarts == 1 { "restart" } else { "restarts" };
-        let detail = format!("more than {max_restarts} {restarts} in {max_seconds} s; last child {child:?}: {reason}");
+        let restarts = counted(max_restarts.into(), "restart", "restarts");
+        let detail = format!("more than {restarts} in {max_seconds} s; last child {child:?}: {reason}");
         SupervisorExit::MaxIntensity(Detail::new(&detail))
     }
 

@@ -93,6 +93,15 @@ pub struct Supervisor {
     pub(super) init: Option<Arc<InitFn>>,
 }
 
+/// How large a tree of supervisors is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TreeSize {
+    /// Supervisors, nested ones included.
+    pub supervisors: usize,
+    /// Children that are not supervisors.
+    pub children: usize,
+}
+
 pub(super) type InitFn = dyn Fn() -> Result<Option<Supervisor>, ExitReason> + Send + Sync;
 
 // === impl ChildSpec ===
@@ -346,6 +355,16 @@ impl Supervisor {
         &self.name
     }
 
+    /// How many supervisors and children the tree has, this supervisor included. The children of a dynamic supervisor and
+    /// of one [from a function](Self::from_fn) are not known before they start.
+    pub fn size(&self) -> TreeSize {
+        let below = self.children.iter().map(|child| match &child.start {
+            Start::Supervisor(supervisor) => supervisor.size(),
+            Start::Task(_) | Start::Announced(_) | Start::Process(_) => TreeSize { supervisors: 0, children: 1 },
+        });
+        below.chain([TreeSize { supervisors: 1, children: 0 }]).sum()
+    }
+
     /// Checks the rules of OTP's `check_flags` and `check_childspecs` that the types leave open, down the whole tree.
     ///
     /// # Errors
@@ -376,17 +395,6 @@ impl Supervisor {
         Ok(())
     }
 
-    /// The supervisors in it, itself included, and the other children, down the whole tree.
-    pub fn size(&self) -> (usize, usize) {
-        self.children.iter().fold((1, 0), |(supervisors, children), child| match &child.start {
-            Start::Supervisor(below) => {
-                let (more, others) = below.size();
-                (supervisors + more, children + others)
-            }
-            Start::Task(_) | Start::Announced(_) | Start::Process(_) => (supervisors, children + 1),
-        })
-    }
-
     /// The full names of those supervisors in it that can never give up: their children wait so long between restarts that
     /// the window never holds one too many. `above` is the full name of the supervisor above, if there is one.
     pub fn never_give_up(&self, above: Option<&str>) -> Vec<String> {
@@ -409,6 +417,15 @@ impl Supervisor {
         let Some(init) = &self.init else { return Ok(Some(self.clone())) };
         let spec = child::catch(|| init()).unwrap_or_else(Err)?;
         Ok(spec.map(|spec| Supervisor { name: self.name.clone(), ..spec }))
+    }
+}
+
+impl std::iter::Sum for TreeSize {
+    fn sum<I: Iterator<Item = Self>>(sizes: I) -> Self {
+        sizes.fold(Self::default(), |sum, size| Self {
+            supervisors: sum.supervisors + size.supervisors,
+            children: sum.children + size.children,
+        })
     }
 }
 

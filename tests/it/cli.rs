@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::world::{Ended, Running, is_alive, run_to_end};
+use crate::world::{Ended, Running, get, is_alive, run_to_end};
 
 /// The flags that are a contract with users' scripts.
 const FLAGS: &[&str] = &[
@@ -75,6 +75,28 @@ fn version_says_what_was_built_from_what() {
     }
 }
 
+// Every command knows its version, and it is that of the program.
+#[test]
+fn every_command_has_the_version_of_the_program() {
+    let version = run_to_end(&["--version"]).stdout;
+    let commands: Vec<String> = commands();
+    assert!(commands.len() >= 10, "{commands:?}");
+    for command in &commands {
+        for flag in ["--version", "-V"] {
+            let ended = run_to_end(&[command, flag]);
+            assert_eq!((code(&ended), &ended.stdout, ended.stderr.as_str()), (0, &version, ""), "{command} {flag}");
+        }
+    }
+}
+
+/// The commands that the help lists.
+fn commands() -> Vec<String> {
+    let help = run_to_end(&["--help"]).stdout;
+    let (_, list) = help.split_once("Commands:\n").unwrap();
+    let names = list.lines().take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("   "));
+    names.map(|line| line.split_whitespace().next().unwrap().to_owned()).filter(|name| name != "help").collect()
+}
+
 // Every flag of the contract is in the help of both commands that serve.
 #[test]
 fn help_lists_every_flag() {
@@ -100,6 +122,8 @@ fn what_is_not_understood_is_exit_status_2() {
         &["no-such-command"],
         &["run", "--no-such-flag"],
         &["run", "--web.listen-address=nowhere"],
+        &["run", "--web.listen-address=::1:8469"],
+        &["run", "--beam.listen-address=http://localhost:8470"],
         &["run", "--web.telemetry-path=metrics"],
         &["run", "--web.telemetry-path=/"],
         &["run", "--web.systemd-socket=yes"],
@@ -162,6 +186,55 @@ async fn several_addresses_are_all_served() {
     assert!(addresses[0]["address"].starts_with("[::1]:") && addresses[1]["address"].starts_with("127.0.0.1:"));
 }
 
+/// The addresses that the log says are listened on, in order.
+fn listened_on(log: &[String]) -> Vec<std::net::SocketAddr> {
+    let lines = log.iter().filter(|line| line.contains("msg=\"Listening on\"")).map(|line| logfmt(line));
+    lines.map(|line| line["address"].parse().unwrap()).collect()
+}
+
+// `:PORT` is every address of this host, as with other programs of Prometheus' family; the URL that the log names works.
+#[tokio::test]
+async fn a_port_alone_is_every_address() {
+    let mut exporter = Running::start(&["run", "--web.listen-address=:0"]).await;
+    let url = logfmt(&exporter.line_with("msg=\"open the page\"").await)["url"].clone();
+    let port: u16 = url.strip_prefix("http://localhost:").unwrap().strip_suffix('/').unwrap().parse().unwrap();
+    assert_eq!(get(([127, 0, 0, 1], port).into(), "/-/healthy").await.status, 200);
+    let has_ipv6 = TcpListener::bind("[::1]:0").is_ok();
+    if has_ipv6 {
+        assert_eq!(get((std::net::Ipv6Addr::LOCALHOST, port).into(), "/-/healthy").await.status, 200);
+    }
+    exporter.signal(Signal::TERM);
+    let (status, log) = exporter.ended().await;
+    assert_eq!(status.code(), Some(0), "{log:?}");
+    let all = if has_ipv6 { "[::]" } else { "0.0.0.0" };
+    assert_eq!(listened_on(&log)[0].to_string(), format!("{all}:{port}"));
+}
+
+// A host name is each address that it resolves to; one that has none of ours is an error that names it.
+#[tokio::test]
+async fn a_host_name_is_its_addresses() {
+    let mut exporter = Running::start(&["run", "--web.listen-address=localhost:0"]).await;
+    let url = logfmt(&exporter.line_with("msg=\"open the page\"").await)["url"].clone();
+    assert!(url.starts_with("http://localhost:"), "{url}");
+    exporter.signal(Signal::TERM);
+    let log = exporter.ended().await.1;
+    let addresses = listened_on(&log);
+    assert!(addresses.len() >= 2 && addresses.iter().all(|address| address.ip().is_loopback()), "{log:?}");
+    assert!(url.ends_with(&format!(":{}/", addresses[0].port())), "{url} {log:?}");
+    for (address, part) in [
+        ("no-such-host.invalid:8469", "cannot listen on no-such-host.invalid:8469: the host name cannot be resolved: "),
+        (
+            "192.0.2.1:8469",
+            "cannot listen on 192.0.2.1:8469: this host does not have that address; `:PORT` listens on ",
+        ),
+    ] {
+        let ended = run_to_end(&["run", &format!("--web.listen-address={address}")]);
+        assert_eq!(code(&ended), 1, "{}", ended.stderr);
+        let line = logfmt(ended.stderr.lines().last().unwrap());
+        assert!(line["err"].contains(part), "{line:?}");
+    }
+}
+
 // Without a file there is nothing to supervise, and the endpoint serves until it is told to stop.
 #[tokio::test]
 async fn without_a_file_only_the_endpoint_runs() {
@@ -219,9 +292,42 @@ async fn each_line_of_the_log_can_be_parsed() {
             assert!(["debug", "info", "warn", "error"].contains(&line["level"].as_str()), "{line:?}");
             assert!(line["ts"].ends_with('Z') && line["ts"].contains('T') && !line["msg"].is_empty(), "{line:?}");
         }
-        assert_eq!(lines[0]["msg"], "Listening on");
+        assert_eq!(lines[0]["msg"], "restart_exporter started");
         let last = &lines[lines.len() - 1];
         assert!(last["level"] == "error" && last["err"].contains("more than 1 restarts in 60 s"), "{last:?}");
+    }
+}
+
+// The log begins with what runs: version, file, how much of it, and how to look at it.
+#[tokio::test]
+async fn the_log_begins_with_what_runs_and_where_to_look() {
+    let directory = tempfile::tempdir().unwrap();
+    let tree = "[[supervisor]]\nname = \"top\"\n[[supervisor.child]]\nid = \"a\"\ncommand = [\"sleep\", \"600\"]\n\
+                [[supervisor]]\nname = \"below\"\nparent = \"top\"\n[[supervisor.child]]\nid = \"b\"\n\
+                command = [\"sleep\", \"600\"]\n";
+    let socket = format!("unix:{}/socket", directory.path().display());
+    let exporter = Running::file_with(directory.path(), tree, &[&format!("--web.listen-address={socket}")]).await;
+    let address = exporter.address;
+    exporter.signal(Signal::TERM);
+    let log = exporter.ended().await.1;
+    let lines: Vec<_> = log.iter().map(|line| logfmt(line)).collect();
+    let fields = |keys: [&str; 5]| keys.map(|key| lines[0][key].clone());
+    let file = directory.path().join("tree.toml").display().to_string();
+    assert_eq!(
+        fields(["msg", "version", "file", "supervisors", "children"]),
+        ["restart_exporter started", env!("CARGO_PKG_VERSION"), &file, "2", "2"]
+    );
+    let urls: Vec<_> =
+        lines.iter().filter(|line| line.contains_key("url")).map(|line| (&*line["msg"], &*line["url"])).collect();
+    let page = format!("http://{address}/");
+    assert_eq!(urls, [("commands reach this socket with --url", &*socket), ("open the page", &*page)]);
+
+    for (arguments, supervisors, children) in [(["run"], "0", "0"), (["demo"], "6", "12")] {
+        let exporter = Running::start(&arguments).await;
+        exporter.signal(Signal::TERM);
+        let line = logfmt(&exporter.ended().await.1[0]);
+        assert_eq!((&*line["msg"], line.get("file")), ("restart_exporter started", None));
+        assert_eq!((&*line["supervisors"], &*line["children"]), (supervisors, children), "{line:?}");
     }
 }
 

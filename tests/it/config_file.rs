@@ -42,13 +42,24 @@ fn check(directory: &Path, text: &str) -> (String, Ended) {
     (file, ended)
 }
 
-// A file that is right: exit status 0, and how many supervisors it has.
+// A file that is right: exit status 0, and how many supervisors and children it has. A nested supervisor is a supervisor,
+// not a child.
 #[test]
 fn a_right_file_is_checked_without_a_complaint() {
     let directory = tempfile::tempdir().unwrap();
-    let (file, ended) = check(directory.path(), EVERY_KEY);
-    assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(0), ""));
-    assert_eq!(ended.stderr, format!("{file}: 2 supervisors, no errors\n"));
+    let one = "[[supervisor]]\nname = \"a\"\n[[supervisor.child]]\nid = \"c\"\ncommand = [\"sh\"]\n";
+    let below = "[[supervisor]]\nname = \"b\"\nparent = \"a\"\n[[supervisor]]\nname = \"c-1\"\nparent = \"b\"\n";
+    let table = [
+        (EVERY_KEY.to_owned(), "2 supervisors, 2 children"),
+        (one.to_owned(), "1 supervisor, 1 child"),
+        ("[[supervisor]]\nname = \"a\"\n".to_owned(), "1 supervisor, 0 children"),
+        (one.to_owned() + below, "3 supervisors, 1 child"),
+    ];
+    for (text, counted) in table {
+        let (file, ended) = check(directory.path(), &text);
+        assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(0), ""), "{}", ended.stderr);
+        assert_eq!(ended.stderr, format!("{file}: {counted}, no errors\n"));
+    }
 }
 
 // A file that is wrong: exit status 1, and one line with file, line, column and key, as compilers write it.
@@ -60,27 +71,24 @@ fn a_wrong_file_is_refused_with_file_line_column_and_key() {
         EVERY_KEY.replacen(from, to, 1)
     };
     let table = [
-        (changed("strategy =", "stratgy ="), "4:1: supervisor[0].stratgy: "),
-        (changed("\"rest_for_one\"", "\"one_for_none\""), "4:12: supervisor[0].strategy: "),
-        (changed("max_restarts = 10", "max_restarts = -1"), "5:16: supervisor[0].max_restarts: "),
-        (changed("max_restarts = 10", "max_restarts = \"ten\""), "5:16: supervisor[0].max_restarts: "),
-        (changed("cwd = \"/\"", "cwd = 1"), "12:7: supervisor[0].child[0].cwd: "),
-        (changed("env = { WORD = \"s3cret\" }", "env = { WORD = 1 }"), "13:16: supervisor[0].child[0].env.WORD: "),
-        (changed("\"1s 500ms\"", "\"now\""), "15:12: supervisor[0].child[0].shutdown: "),
-        (changed("\"SIGINT\"", "\"SIGKILL\""), "16:15: supervisor[0].child[0].stop_signal: "),
-        (changed("id = \"api\"", "id = \"store\""), "20:6: supervisor[0].child[1].id: "),
-        (
-            changed("command = [\"sleep\", \"601\"]", "command = \"sleep 601\""),
-            "21:11: supervisor[0].child[1].command: ",
-        ),
-        (changed("command = [\"sleep\", \"601\"]\n", ""), "supervisor[0].child[1]: "),
-        (changed("name = \"web\"", "name = \"payments\""), "26:8: supervisor[1].name: "),
+        (changed("strategy =", "stratgy ="), "4:1: payments: stratgy: "),
+        (changed("\"rest_for_one\"", "\"one_for_none\""), "4:12: payments: strategy: "),
+        (changed("max_restarts = 10", "max_restarts = -1"), "5:16: payments: max_restarts: "),
+        (changed("max_restarts = 10", "max_restarts = \"ten\""), "5:16: payments: max_restarts: "),
+        (changed("cwd = \"/\"", "cwd = 1"), "12:7: payments/store: cwd: "),
+        (changed("env = { WORD = \"s3cret\" }", "env = { WORD = 1 }"), "13:16: payments/store: env.WORD: "),
+        (changed("\"1s 500ms\"", "\"now\""), "15:12: payments/store: shutdown: "),
+        (changed("\"SIGINT\"", "\"SIGKILL\""), "16:15: payments/store: stop_signal: "),
+        (changed("id = \"api\"", "id = \"store\""), "20:6: payments/store: id: "),
+        (changed("command = [\"sleep\", \"601\"]", "command = \"sleep 601\""), "21:11: payments/api: command: "),
+        (changed("command = [\"sleep\", \"601\"]\n", ""), "payments/api: "),
+        (changed("name = \"web\"", "name = \"payments\""), "26:8: payments: name: "),
         (changed("name = \"web\"", "name = \"web"), "26:"),
-        (changed("initial = \"1s\"", "first = \"1s\""), "23:13: supervisor[0].child[1].backoff.first: "),
-        (changed("factor = 3", "factor = \"3\""), "supervisor[0].child[1].backoff.factor: "),
-        (changed("factor = 3", "factor = 0.5"), "23:50: supervisor[0].child[1].backoff.factor: "),
-        (changed("max = \"5m\"", "max = \"later\""), "supervisor[0].child[1].backoff.max: "),
-        (changed("max = \"5m\"", "max = \"500ms\""), "23:35: supervisor[0].child[1].backoff.max: "),
+        (changed("initial = \"1s\"", "first = \"1s\""), "23:13: payments/api: backoff.first: "),
+        (changed("factor = 3", "factor = \"3\""), "payments/api: backoff.factor: "),
+        (changed("factor = 3", "factor = 0.5"), "23:50: payments/api: backoff.factor: "),
+        (changed("max = \"5m\"", "max = \"later\""), "payments/api: backoff.max: "),
+        (changed("max = \"5m\"", "max = \"500ms\""), "23:35: payments/api: backoff.max: "),
     ];
     for (text, place) in table {
         let (file, ended) = check(directory.path(), &text);
@@ -92,6 +100,29 @@ fn a_wrong_file_is_refused_with_file_line_column_and_key() {
         let mut position = after.split(':').take(2);
         assert!(position.all(|number| number.parse::<usize>().is_ok_and(|number| number > 0)), "{line}");
     }
+}
+
+// A file without a supervisor has nothing to run: both commands refuse it, as a reload does.
+#[test]
+fn a_file_without_a_supervisor_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, ended) = check(directory.path(), "# nothing yet\n");
+    let said = format!("{file}: no supervisor in the file; at least one `[[supervisor]]` is needed");
+    assert_eq!((ended.status.code(), ended.stderr), (Some(1), format!("restart_exporter: {said}\n")));
+    let ended = run_to_end(&["run", &file, "--web.listen-address=127.0.0.1:0"]);
+    assert!(ended.status.code() == Some(1) && ended.stderr.contains(&said), "{}", ended.stderr);
+}
+
+// A file that is no text is told where it stops being one.
+#[test]
+fn a_file_that_is_not_utf_8_says_where() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tree.toml");
+    std::fs::write(&file, b"[[supervisor]]\nname = \"caf\xe9\"\n").unwrap();
+    let ended = run_to_end(&["check-config", file.to_str().unwrap()]);
+    let said =
+        format!("restart_exporter: {}:2:12: the byte 0xe9 is not UTF-8; save the file as UTF-8\n", file.display());
+    assert_eq!((ended.status.code(), ended.stderr), (Some(1), said));
 }
 
 // A file that cannot be read is named with the reason, by both commands alike.
@@ -122,7 +153,7 @@ fn run_with_a_wrong_file_starts_nothing() {
     std::fs::write(&file, text).unwrap();
     let ended = run_to_end(&["run", file.to_str().unwrap(), "--web.listen-address=127.0.0.1:0"]);
     assert_eq!(ended.status.code(), Some(1));
-    assert!(ended.stderr.contains("tree.toml:8:1: supervisor[1].max_second: unknown field"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("tree.toml:8:1: b: max_second: unknown field"), "{}", ended.stderr);
     assert!(!ended.stderr.contains("Listening"), "{}", ended.stderr);
     assert!(!mark.exists(), "a child was started");
 }

@@ -22,7 +22,7 @@ fn corpus() -> Vec<Wrong<'static>> {
     wrong.collect()
 }
 
-// Every file that is wrong gives one line on standard error, with file, line, column, key and what would be right, and
+// Every file that is wrong gives one line on standard error, with file, line, column, names, key and what is right, and
 // exit status 1.
 #[test]
 fn each_wrong_file_gives_one_line_that_says_where_and_what_would_be_right() {

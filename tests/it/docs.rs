@@ -39,7 +39,7 @@ fn codes(words: &[&str]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// What `--help` of a command says of its long flags, `--help` itself left out.
+/// What `--help` of a command says of its long flags, those that every program has left out.
 fn flags(command: &str) -> Vec<Flag> {
     let help = run_to_end(&[command, "--help"]).stdout;
     let (_, options) = help.split_once("Options:\n").expect("a list of options");
@@ -61,7 +61,7 @@ fn flags(command: &str) -> Vec<Flag> {
             flag.help.push_str(text);
         }
     }
-    flags.retain(|flag| flag.name != "--help");
+    flags.retain(|flag| !["--help", "--version"].contains(&flag.name.as_str()));
     flags
 }
 

@@ -73,7 +73,7 @@ fn refused(response: &Response, status: u16, error_type: &str) -> String {
     let answer = response.json();
     assert_eq!((response.status, response.header("content-type")), (status, Some(JSON)), "{answer}");
     assert_eq!((&answer["status"], &answer["errorType"]), (&"error".into(), &error_type.into()), "{answer}");
-    assert_eq!(answer.as_object().unwrap().len(), 3, "{answer}");
+    assert!(answer["now"].is_u64() && answer.as_object().unwrap().len() == 4, "{answer}");
     answer["error"].as_str().unwrap().to_owned()
 }
 
@@ -102,6 +102,24 @@ async fn every_route_answers_with_its_content_type() {
         if content_type(route) == JSON {
             response.data();
         }
+    }
+}
+
+// Every answer of the API says when it was given by the exporter's clock, and so does every error.
+#[tokio::test]
+async fn every_answer_says_when_it_was_given() {
+    let (_exporter, address) = fragile().await;
+    let questions = reading().filter(|route| content_type(route) == JSON).map(question);
+    let orders = ROUTES.iter().filter(|route| route.methods() == "POST").map(|route| route.path.to_owned());
+    for (method, path) in questions.map(|path| ("GET", path)).chain(orders.map(|path| ("POST", path))).chain([
+        ("GET", "/api/v1/history?supervisor=nobody".into()),
+        ("GET", "/api/v1/history?no=such".into()),
+        ("GET", "/api/v1/events?after=x".into()),
+    ]) {
+        let before = now().unix_millis();
+        let answer = request(address, method, &path).await.unwrap().json();
+        let given = answer["now"].as_u64().unwrap_or_else(|| panic!("{method} {path}: {answer}"));
+        assert!((before..=now().unix_millis()).contains(&given), "{method} {path}: {answer}");
     }
 }
 

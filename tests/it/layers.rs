@@ -27,7 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// The binary: it sees the library as every other program does, through `restart_exporter::`.
-const BINARY: &[&str] = &["main", "cli", "client", "demo", "logging", "signals", "sockets"];
+const BINARY: &[&str] = &["main", "cli", "client", "demo", "listen", "logging", "signals", "sockets"];
 
 /// Modules that decide and keep, and get the time told.
 const PURE: &[&str] = &[
@@ -48,6 +48,7 @@ const PURE: &[&str] = &[
     "src/analytics/ring.rs",
     "src/http/access/rate.rs",
     "src/http/live/ring.rs",
+    "src/config/place.rs",
     "src/beam/frame.rs",
     "src/beam/message/mod.rs",
     "src/beam/message/read.rs",

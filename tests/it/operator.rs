@@ -263,10 +263,11 @@ async fn a_broken_file_changes_nothing() {
     let answer = exporter.post("/-/reload").await;
     let error = answer.json();
     assert_eq!((answer.status, error["errorType"].as_str()), (422, Some("bad_data")), "{error}");
-    assert!(
-        error["error"].as_str().unwrap().contains("tree.toml:7:5: supervisor[0].child[0].comand: unknown field"),
-        "{error}"
-    );
+    assert!(error["error"].as_str().unwrap().contains("tree.toml:7:5: top/a: comand: unknown field"), "{error}");
+    // Neither does one that was emptied by mistake.
+    std::fs::write(directory.path().join("tree.toml"), "").unwrap();
+    let answer = exporter.post("/-/reload").await;
+    assert!(answer.status == 422 && answer.body.contains("no supervisor in the file"), "{}", answer.body);
     assert_eq!(exporter.pids().await, before);
 }
 

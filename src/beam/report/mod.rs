@@ -32,7 +32,7 @@ use foldhash::fast::RandomState;
 use super::message::{Child, Event, Kind, Reason, Sup};
 use crate::event::{
     Action, Aggregated, ChildRef, Decision, Detail, ExitReason, Payload, Pid, RestartCause, Strategy, SupervisorExit,
-    SupervisorRef, Timestamp,
+    SupervisorRef, Timestamp, counted,
 };
 use crate::intensity::{Intensity, Resolution};
 
@@ -288,7 +288,9 @@ impl Watched {
             self.with_fixed(child, |fixed| fixed.expected = 0);
         }
         let limit = match (self.config.intensity, self.config.period) {
-            (Some(intensity), Some(period)) => format!("more than {intensity} restarts in {period} s"),
+            (Some(intensity), Some(period)) => {
+                format!("more than {} in {period} s", counted(intensity, "restart", "restarts"))
+            }
             _ => "one restart too many".into(),
         };
         let text = match &self.last_failure {

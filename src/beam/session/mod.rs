@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use super::frame::FrameError;
 use super::message::Hello;
-use crate::event::{Event, NodeEvent, NodeLimit, NodePayload, Timestamp};
+use crate::event::{Event, NodeEvent, NodeLimit, NodePayload, Timestamp, counted};
 
 pub use node::Node;
 
@@ -63,7 +63,7 @@ pub enum Refusal {
     #[error("{0}")]
     TokenFile(String),
     /// Too many nodes are known.
-    #[error("{0} nodes are known, and no more are taken in")]
+    #[error("{} known, and no more are taken in", counted(*.0, "node is", "nodes are"))]
     Nodes(usize),
     /// Another virtual machine is connected under this name.
     #[error("another node of the name {0:?} is connected from host {1:?}: give each node a name of its own")]

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use askama::Template;
 
-use super::super::shapes::counted;
+use super::super::shapes::in_numbers;
 use super::lead::Lead;
 use super::snapshot::{Place, is_trouble};
-use super::text::{count, duration, line};
+use super::text::{duration, line};
 use super::view::{Death, Group, Link, Moment, Run, Said, Scene, Words, href, strategy, supervisor_link};
 use super::{Health, MAX_ROWS_ALONE};
 use crate::analytics::registry::Name;
 use crate::analytics::{Cause, Fact, HistoryEntry, HistoryFilter, HistoryPage, Story, Verdict, stories};
+use crate::event::counted;
 
 /// Windows of the failure rate.
 const WINDOWS: [(&str, u64); 4] = [("1 min", 60), ("5 min", 300), ("1 h", 3600), ("24 h", 86_400)];
@@ -137,7 +138,7 @@ impl Detail {
             causes_more: causes.len().saturating_sub(MAX_CAUSES_SHOWN),
             events_kept: history.as_ref().map_or_else(String::new, |page| {
                 let of = child.map_or_else(String::new, |_| format!(" of {}", line(&name.supervisor)));
-                let most = count(page.capacity as u64, "event", "events");
+                let most = counted(page.capacity as u64, "event", "events");
                 format!("{} of at most {most}{of} kept", page.total - page.evicted)
             }),
             events,
@@ -211,7 +212,7 @@ fn event_row(scene: &Scene<'_>, entry: &HistoryEntry) -> EventRow {
         Fact::Mark { .. } => ("mark", false, Vec::new()),
     };
     let note = match &entry.event.fact {
-        Fact::Aggregated { of, count } => format!("{}, in the node, without details", counted(of, *count)),
+        Fact::Aggregated { of, count } => format!("{}, in the node, without details", in_numbers(of, *count)),
         Fact::Mark { text } => line(text),
         _ => String::new(),
     };

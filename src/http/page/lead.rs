@@ -3,10 +3,11 @@
 use super::super::commands::command;
 use super::sentences::{began, change, next, pace, share, up};
 use super::snapshot::Place;
-use super::text::{count, line};
+use super::text::line;
 use super::view::{Budget, Death, Link, Moment, Run, Scene, Spark, Words, budget, href, supervisor_link};
 use crate::analytics::registry::{Name, OTHER};
 use crate::analytics::{Cause, Health};
+use crate::event::counted;
 
 /// Others that died of the same, by name.
 const MAX_ALSO: usize = 3;
@@ -104,7 +105,7 @@ impl Also {
             name: format!("{}/{}", line(&supervisor.supervisor), line(child)),
             node: supervisor.node.as_deref().map(line),
             href: if is_other { format!("api/v1/causes{href}") } else { href },
-            deaths: format!("{} of it ever", count(cause.count, "death", "deaths")),
+            deaths: format!("{} of it ever", counted(cause.count, "death", "deaths")),
         }
     }
 }

@@ -20,13 +20,14 @@ use super::respond::{self, Reply};
 use super::router::Query;
 use crate::analytics::registry::{Name, OTHER};
 use crate::analytics::{ChildView, Health};
+use crate::event::counted;
 use detail::Detail;
 use lead::Lead;
 pub(super) use snapshot::Snapshots;
 use snapshot::{Node, Snapshot, is_trouble};
 pub(crate) use text::Visible;
 pub(super) use text::is_unseen;
-use text::{clock, count, line};
+use text::{clock, line};
 use view::{Group, Link, Run, Said, Scene, Words, href, supervisor_link};
 
 /// Supervisors in trouble that are shown before somebody asks for all.
@@ -187,7 +188,7 @@ fn title(snapshot: &Snapshot) -> String {
 /// Nothing is shown of those beyond the limit, so that there are any has to be said.
 fn together(supervisors: u64) -> Option<(String, String)> {
     let other = Name { supervisor: OTHER.into(), node: None };
-    (supervisors > 0).then(|| (count(supervisors, "supervisor", "supervisors"), href(&other, None)))
+    (supervisors > 0).then(|| (counted(supervisors, "supervisor", "supervisors"), href(&other, None)))
 }
 
 fn overview(scene: &Scene<'_>, filter: &str, shows_all: bool) -> Overview {
@@ -235,10 +236,14 @@ fn overview(scene: &Scene<'_>, filter: &str, shows_all: bool) -> Overview {
         groups,
         more,
         together: together(scene.control.overflowed() as u64),
-        size: format!("{}, {}", count(supervisors, "supervisor", "supervisors"), count(children, "child", "children")),
+        size: format!(
+            "{}, {}",
+            counted(supervisors, "supervisor", "supervisors"),
+            counted(children, "child", "children")
+        ),
         healthy_more: healthy.len().saturating_sub(MAX_HEALTHY),
         healthy: healthy.iter().take(MAX_HEALTHY).map(|place| supervisor_link(&snapshot.supervisors[*place])).collect(),
-        healthy_children: count(healthy_children, "child", "children"),
+        healthy_children: counted(healthy_children, "child", "children"),
         shows_all,
         filter: filter.to_owned(),
     }

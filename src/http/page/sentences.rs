@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::snapshot::{Node, is_trouble};
-use super::text::{count, duration, line};
+use super::text::{duration, line};
 use super::view::{Budget, budget, millis};
 use crate::analytics::{Cause, ChildView, Fact, Health, HistoryEvent, Looping};
-use crate::event::Strategy;
+use crate::event::{Strategy, counted};
 
 /// How many deaths, and how quickly one after the other.
 pub(super) fn pace(looping: &Looping) -> String {
-    let deaths = count(looping.deaths, "death", "deaths");
+    let deaths = counted(looping.deaths, "death", "deaths");
     match millis(looping.lasting).checked_div(looping.deaths) {
         Some(every) => format!("{deaths}, one every {}", duration(every)),
         None => deaths,
@@ -27,7 +27,7 @@ pub(super) fn share(causes: &[Cause], reason: Option<u64>, label: Option<&str>) 
         (same, all, None) if same == all => format!("all of its {all} deaths"),
         (same, all, None) => format!("{same} of its {all} deaths"),
         (same, all, Some(label)) => {
-            format!("{same} of the {} of all {}", count(all, "death", "deaths"), line(label))
+            format!("{same} of the {} of all {}", counted(all, "death", "deaths"), line(label))
         }
     }
 }
@@ -75,7 +75,7 @@ pub(super) fn next(node: &Node, child: &ChildView) -> Vec<String> {
     let mut sentences = Vec::new();
     match node.view.config.as_ref().and_then(|config| config.strategy) {
         Some(Strategy::OneForAll) if siblings > 0 => {
-            sentences.push(format!("Each death restarts {} as well.", count(siblings, "sibling", "siblings")));
+            sentences.push(format!("Each death restarts {} as well.", counted(siblings, "sibling", "siblings")));
         }
         Some(Strategy::RestForOne) if siblings > 0 => {
             sentences.push("Each death restarts those after it as well.".into())

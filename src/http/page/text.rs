@@ -85,11 +85,6 @@ pub(super) fn clock(at: u64, now: u64) -> String {
     if today.starts_with(date) { of_day.to_owned() } else { format!("{date} {of_day}") }
 }
 
-/// `1 death`, `2 deaths`.
-pub(super) fn count(number: u64, one: &str, many: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::super::shapes::LastOutput;
 use super::snapshot::{Node, Place, Snapshot};
-use super::text::{clock, count, duration, line};
+use super::text::{clock, duration, line};
 use crate::analytics::registry::Name;
 use crate::analytics::{ChildState, ChildView, Fact, Health, HistoryEntry};
 use crate::control::Control;
-use crate::event::{ExitReason, Strategy, SupervisorExit};
+use crate::event::{ExitReason, Strategy, SupervisorExit, counted};
 
 /// How a word of JSON is said to a person.
 pub(super) trait Said {
@@ -86,6 +86,13 @@ pub(super) struct Budget {
     pub(super) seconds: u32,
     /// How much of it is used, in percent.
     pub(super) percent: u32,
+}
+
+impl Budget {
+    /// How many it is in all, `1 restart` or `5 restarts`.
+    pub(super) fn all(&self) -> String {
+        counted(self.max, "restart", "restarts")
+    }
 }
 
 /// Deaths by the minute.
@@ -263,8 +270,8 @@ pub(super) fn totals(node: &Node) -> String {
     let view = &node.view;
     format!(
         "{}, {}",
-        count(view.total_failures, "failure", "failures"),
-        count(view.total_restarts, "restart", "restarts")
+        counted(view.total_failures, "failure", "failures"),
+        counted(view.total_restarts, "restart", "restarts")
     )
 }
 

@@ -201,10 +201,15 @@ async fn history_tells_equal_deaths_once() {
 // That there was more is said though equal deaths are one line; what was asked for by time is counted exactly.
 #[tokio::test]
 async fn history_says_what_is_not_kept() {
-    let (exporter, address) = listening(Exporter::builder().history_capacity(4)).await;
-    let url = format!("--url=http://{address}");
     let gives_up =
         Supervisor::new("top").max_restarts(5).child(ChildSpec::task("worker", |_| async { Err::<(), _>("no") }));
+    let (exporter, address) = listening(Exporter::builder().history_capacity(11)).await;
+    exporter.supervise(gives_up.clone()).await.unwrap().wait().await;
+    let told = run(&["history", "top", &format!("--url=http://{address}")]).await.stdout;
+    assert!(told.ends_with("\n(1 older event is not kept)\n"), "{told}");
+    exporter.shutdown().await;
+    let (exporter, address) = listening(Exporter::builder().history_capacity(4)).await;
+    let url = format!("--url=http://{address}");
     exporter.supervise(gives_up).await.unwrap().wait().await;
     let history =
         async |arguments: &[&str]| timeless(&run(&[&["history", "top", &url], arguments].concat()).await.stdout);
@@ -215,8 +220,28 @@ async fn history_says_what_is_not_kept() {
     assert!(!history(&["--limit=3"]).await.contains("older"));
     let told = history(&["--child=worker"]).await;
     assert!(told.ends_with("\n(8 older events of top are not kept)"), "{told}");
-    // The exporter tells its time to the second.
-    until("a second is over", async || (history(&["--since=0s"]).await == "nothing happened").then_some(())).await;
+    until("what happened is over", async || (history(&["--since=0s"]).await == "nothing happened").then_some(())).await;
+    exporter.shutdown().await;
+}
+
+// One is one: what is counted has the noun that goes with it.
+#[tokio::test]
+async fn one_of_something_is_not_several() {
+    let (exporter, address) = listening(Exporter::builder().max_supervisors(1)).await;
+    let url = format!("--url=http://{address}");
+    let worker = ChildSpec::task("worker", |_| async { Err::<(), _>("no") });
+    let top = Supervisor::new("top").max_restarts(1).max_seconds(3600).child(worker.backoff(once()));
+    exporter.supervise(top).await.unwrap();
+    exporter.supervise(Supervisor::new("beyond")).await.unwrap();
+    deaths(&exporter, "top", "worker", 1).await;
+    let told = run(&["why", "top/worker", &url]).await.stdout;
+    for part in ["1 death in the last hour, 1 in the last day", "0 of 1 restart left within 3600s"] {
+        assert!(told.contains(part), "{told}");
+    }
+    let told = run(&["status", &url]).await.stdout;
+    assert!(told.ends_with("(1 beyond --series.max-supervisors is counted together as _other)\n"), "{told}");
+    let page = crate::world::get(address, "/").await.body;
+    assert!(page.contains("</strong> of 1 restart left within 3600 s"), "{page}");
     exporter.shutdown().await;
 }
 

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use restart_exporter::event::counted;
 use restart_exporter::supervisor::{Backoff, ChildSpec, Program, Restart, Strategy, Supervisor};
 
 use super::{code, deaths, exporter, once, run, run_with, script, timeless};
@@ -37,7 +38,7 @@ async fn each_way_to_end_is_told_with_last_words_and_what_comes_next() {
     for child in ["exits", "signal", "killed", "panics", "errs", "same"] {
         deaths(&exporter, "top", child, 1).await;
     }
-    let expected = "top/exits RESTARTING 1 deaths in the last hour, 1 in the last day
+    let expected = "top/exits RESTARTING 1 death in the last hour, 1 in the last day
   budget 94 of 100 restarts left within T; with one more than that top gives up
   next tried again in T
   why 1× ended with exit code 3
@@ -164,7 +165,7 @@ async fn causes_of_a_dynamic_child_are_those_of_its_kind() {
     }
     for (child, deaths) in [("job-1", 0), ("job-2", 1), ("job-3", 1)] {
         let told = why(child, &url).await;
-        assert!(told.contains(&format!("{deaths} deaths in the last hour")), "{told}");
+        assert!(told.contains(&format!("{} in the last hour", counted(deaths, "death", "deaths"))), "{told}");
         assert!(
             told.contains("\n  why of all job together:\n") && told.contains(" 2× ended with an error: no disk\n"),
             "{told}"

@@ -100,6 +100,9 @@ async fn a_supervisor_that_gives_up_did_not_restart_the_last_death() {
         "end sup max_intensity",
     ];
     assert_eq!(session.lines(), told);
+    let view = session.analytics.find("sup").unwrap().view(session.now().monotonic);
+    let end = format!("{:?}", view.last_end);
+    assert!(end.contains("more than 1 restart in "), "{end}");
     assert_eq!(restarts(&session, "failure"), 1.0);
     assert_eq!(session.sum("supervisor_terminations_total", &["max_intensity"]), 1.0);
     assert_eq!(session.sum("supervisor_up", &[]), 0.0);

@@ -194,14 +194,29 @@ async fn beyond_loopback_a_token_is_wanted() {
     let exporter = Exporter::builder().build().unwrap();
     let refused = exporter.listen_for_nodes("0.0.0.0:0".parse().unwrap()).await.unwrap_err();
     assert!(matches!(refused, Error::NoToken { .. }), "{refused}");
-    let ended = run_to_end(&["run", "--web.listen-address=127.0.0.1:0", "--beam.listen-address=0.0.0.0:0"]);
-    assert!(!ended.status.success() && ended.stderr.contains("token file is wanted"), "{}", ended.stderr);
+    for (address, named) in [("0.0.0.0:0", "0.0.0.0:0"), (":0", ":0 ([::]:0)")] {
+        let flag = format!("--beam.listen-address={address}");
+        let ended = run_to_end(&["run", "--web.listen-address=127.0.0.1:0", &flag]);
+        let said = "--beam.token-file is required for non-loopback addresses";
+        let said = format!("refusing to listen for nodes on {named}: {said}");
+        assert!(!ended.status.success() && ended.stderr.contains(&said), "{}", ended.stderr);
+    }
     let ended = run_to_end(&["run", "--web.listen-address=127.0.0.1:0", "--beam.token-file=/dev/null"]);
     assert!(
         !ended.status.success() && ended.stderr.contains("/dev/null: a token has 1 to 256 bytes"),
         "{}",
         ended.stderr
     );
+}
+
+// A name that resolves to loopback needs no token, and agents come in at its addresses.
+#[tokio::test]
+async fn localhost_needs_no_token() {
+    let mut running = Running::start(&["run", "--beam.listen-address=localhost:0"]).await;
+    let line = running.line_with("msg=\"Listening for nodes on\"").await;
+    let address: SocketAddr = line.split_once("address=").unwrap().1.parse().unwrap();
+    assert!(address.ip().is_loopback(), "{line}");
+    connect(address, &Who::default()).await;
 }
 
 // A port that is taken is an error for who asked for it, and a warning for who did not: a second exporter must still start.

@@ -49,6 +49,16 @@ async fn a_file_that_asks_for_nothing_lets_everybody_in() {
     }
 }
 
+// With TLS the URL of the page that the log names has https, and the host that the flag named.
+#[tokio::test]
+async fn the_url_in_the_log_has_https() {
+    let mut site = Site::start_with(&tls(""), &["--web.listen-address=localhost:0"]).await;
+    // The first of its addresses is the one that the exporter is known by here.
+    let port = site.exporter.address.port();
+    site.exporter.line_with(&format!("msg=\"open the page\" url=https://localhost:{port}/")).await;
+    site.exporter.line_with("msg=\"open the page\" url=https://127.0.0.1:").await;
+}
+
 // Users: the right password of a known user, and nothing else.
 #[tokio::test]
 async fn only_users_come_in() {

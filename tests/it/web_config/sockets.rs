@@ -55,6 +55,8 @@ async fn sockets_that_were_passed_are_served() {
         activated(path, "tcp", &[&address, &format!("--web.config.file={}", web.display()), "--log.level=debug"]);
     let address = exporter.address().await;
     exporter.line_with(&format!("msg=\"Listening on\" address=unix:{path}")).await;
+    exporter.line_with(&format!("msg=\"open the page\" url=http://{address}/")).await;
+    exporter.line_with(&format!("msg=\"commands reach this socket with --url\" url=unix:{path}")).await;
     assert_eq!(get(address, "/-/healthy").await.status, 401);
     assert_eq!(request_unix(&socket, "GET", "/-/healthy").await.unwrap().status, 401);
     std::fs::write(&web, users() + "\n").unwrap();
