@@ -218,6 +218,20 @@ pub static FAMILIES: &[Family] = &[
         Exporter(|scrape, out| out.int(scrape.build_labels().as_str().into(), 1)),
     )
     .by(&["version", "revision", "branch", "rustversion"]),
+    gauge(
+        "restart_exporter_config_last_reload_successful",
+        "Whether the last attempt to load the configuration file succeeded and was applied completely (1) or not (0).",
+        Exporter(|scrape, out| int_if_known(scrape.own().config_loaded.get(), out)),
+    ),
+    gauge(
+        "restart_exporter_config_last_reload_success_timestamp_seconds",
+        "Unix time of the last successful load of the configuration file.",
+        Exporter(|scrape, out| {
+            if let Some(millis) = scrape.own().config_loaded_at.get() {
+                out.time(Labels::default(), millis);
+            }
+        }),
+    ),
     counter(
         "restart_exporter_http_requests_total",
         "HTTP requests answered (handler = route name, never the raw path).",

@@ -30,7 +30,7 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus::core::Collector;
 
@@ -172,6 +172,14 @@ impl Metrics {
     /// Counts events that will never be processed.
     pub fn events_dropped(&self, cause: DropCause, count: u64) {
         self.recorder.own.dropped.add(cause as usize, count);
+    }
+
+    /// Records an attempt to load the configuration file, the first load included, and when it was made.
+    ///
+    /// An attempt is successful if the file was valid and was applied completely. A failed attempt keeps the time of the
+    /// last successful one; if there was none, that time is absent. Without any call both metrics are absent.
+    pub fn config_reloaded(&self, successful: bool, time: SystemTime) {
+        self.recorder.own.config_reloaded(successful, time);
     }
 
     /// The bounds in use.

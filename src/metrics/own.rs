@@ -6,15 +6,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
 
-use super::cells::{Counter, Counters};
+use super::cells::{Counter, Counters, Gauge};
 use super::labels::label_text;
 use super::limits::Limits;
 use super::nodes::NodeRows;
-use crate::event::EventKind;
+use crate::event::{EventKind, unix_millis};
 
 /// Why an event was not processed: a closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,10 @@ pub(super) struct Own {
     in_flight: AtomicU64,
     pub(super) live_viewers: AtomicU64,
     pub(super) live_events_missed: Counter,
+    /// 1 if the last attempt to load the configuration file succeeded, else 0; unknown before the first attempt.
+    pub(super) config_loaded: Gauge,
+    /// Unix milliseconds of the last successful load; unknown before the first.
+    pub(super) config_loaded_at: Gauge,
     /// Nanoseconds the last exposition took, 0 before the first.
     scrape_nanos: AtomicU64,
 }
@@ -67,6 +71,8 @@ impl Own {
             in_flight: AtomicU64::new(0),
             live_viewers: AtomicU64::new(0),
             live_events_missed: Counter::default(),
+            config_loaded: Gauge::default(),
+            config_loaded_at: Gauge::default(),
             scrape_nanos: AtomicU64::new(0),
         }
     }
@@ -98,6 +104,13 @@ impl Own {
 
     pub(super) fn in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn config_reloaded(&self, successful: bool, time: SystemTime) {
+        if successful {
+            self.config_loaded_at.set(Some(unix_millis(time)));
+        }
+        self.config_loaded.set(Some(successful.into()));
     }
 
     pub(super) fn scraped(&self, took: Duration) {

@@ -63,8 +63,7 @@ struct Emitter {
 
 impl Emitter {
     fn emit(&self, payload: Payload) {
-        let system = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        let time = Timestamp { monotonic: telemetry::monotonic_now(), system };
+        let time = Timestamp { monotonic: telemetry::monotonic_now(), system: unix(1_700_000_000) };
         self.telemetry.execute(&Event::Supervisor(SupervisorEvent {
             supervisor: self.supervisor.clone(),
             time,
@@ -150,6 +149,10 @@ fn restart(restarts_left: u32) -> Decision {
     Decision { action: Action::Restart, delay: Duration::ZERO, restarts_left: Some(restarts_left) }
 }
 
+fn unix(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
 /// A little of everything: three supervisors, one of them on a node, one with a name that needs escapes.
 fn scripted(world: &World) {
     let shop = world.supervisor("shop");
@@ -170,4 +173,5 @@ fn scripted(world: &World) {
     pool.start("{Worker,1}");
     pool.terminate("{Worker,1}", ExitReason::Shutdown(None), 3);
     pool.restart("{Worker,1}", RestartCause::Requested);
+    world.metrics.config_reloaded(true, unix(1_700_000_000));
 }

@@ -276,6 +276,29 @@ fn the_exporter_counts_what_it_does_itself() {
     assert_eq!(world.value("restart_exporter_telemetry_events_dropped_total{cause=\"gap\"}"), Some(7.0));
 }
 
+// Prometheus' own convention: both gauges are absent until a configuration file is loaded.
+#[test]
+fn a_failed_reload_keeps_the_time_of_the_last_successful_one() {
+    let world = World::new(MetricsConfig::default());
+    let shown = || {
+        let text = world.metrics.render();
+        let value = |name: &str| value_in(&text, &format!("restart_exporter_config_last_reload_{name}"));
+        (value("successful"), value("success_timestamp_seconds"))
+    };
+    assert_eq!(shown(), (None, None), "no configuration file is used");
+    for (successful, time, expected) in [
+        (false, 100, (Some(0.0), None)),
+        (true, 200, (Some(1.0), Some(200.0))),
+        (false, 300, (Some(0.0), Some(200.0))),
+        (true, 400, (Some(1.0), Some(400.0))),
+    ] {
+        world.metrics.config_reloaded(successful, unix(time));
+        assert_eq!(shown(), expected, "after the attempt at {time}");
+    }
+    world.metrics.config_reloaded(true, unix(1_700_000_000) + Duration::from_millis(250));
+    assert_eq!(shown().1, Some(1_700_000_000.25), "the time has milliseconds");
+}
+
 // The bus holds the recorder, so the recorder must not hold the bus.
 #[test]
 fn bus_and_metrics_do_not_keep_each_other_alive() {
