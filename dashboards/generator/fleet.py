@@ -23,7 +23,7 @@ def dashboard_rows():
     return [
         ("Overview", [
             stat("Supervisors up", "Supervisors that run.", f"sum(supervisor_up{{{OF}}})", thresholds=steps(RED, (1, GREEN))),
-            stat("Supervisors down", "Supervisors that ended and whose series are still kept, stopped in order or not.",
+            stat("Supervisors down", "Supervisors that ended and whose series are still kept, cleanly or not.",
                  f"count(supervisor_up{{{OF}}} == 0) or vector(0)", thresholds=steps(GREEN, (1, RED))),
             stat("Gave up", "Times a supervisor gave up within the range of time.",
                  count(f'increase(supervisor_terminations_total{{{OF},reason="max_intensity"}}[$__range])'), thresholds=steps(GREEN, (1, RED))),
@@ -66,7 +66,13 @@ def dashboard_rows():
         ]),
         ("Exporter", [
             timeline("Exporters", "Whether Prometheus reaches each exporter.",
-                     [target(f"up{{{SCOPE}}}", "{{instance}}")], width=8, mappings=up_or_down(), links=[link("Live page of the exporter", "/")]),
+                     [target(f"up{{{SCOPE}}}", "{{instance}}")], mappings=up_or_down(), links=[link("Live page of the exporter", "/")]),
+            table("Configuration", "Whether the last attempt to load the configuration file was applied completely, and when one last was. "
+                  "Exporters without a file are not listed.",
+                  [("Last load", f"max by (instance) (restart_exporter_config_last_reload_successful{{{SCOPE}}})", "short"),
+                   ("Last success", f"max by (instance) (restart_exporter_config_last_reload_success_timestamp_seconds{{{SCOPE}}}) * 1000", "dateTimeFromNow")],
+                  ["instance"], [link("Live page of the exporter", "/", "__data.fields")], width=12, height=8, desc=False,
+                  words=bad_or_good("failed", "applied")),
             graph("Events", "Telemetry events a second, and what went wrong with them.", [
                 target(f"sum by (event) (rate(restart_exporter_telemetry_events_total{{{SCOPE}}}[$__rate_interval]))", "{{event}}"),
                 target(f"sum by (cause) (rate(restart_exporter_telemetry_events_dropped_total{{{SCOPE}}}[$__rate_interval]))", "dropped: {{cause}}"),
@@ -88,9 +94,9 @@ def dashboard_rows():
                   [target(f"process_resident_memory_bytes{{{SCOPE}}}", "{{instance}}")], width=8, unit="bytes"),
             graph("HTTP requests", "Requests a second by route and status.",
                   [target(f"sum by (handler, code) (rate(restart_exporter_http_requests_total{{{SCOPE}}}[$__rate_interval]))", "{{handler}} {{code}}")],
-                  width=8, unit="reqps"),
+                  unit="reqps"),
             graph("Handlers", "Telemetry handlers by state. A detached one failed, and what it keeps no longer moves.",
-                  [target(f"sum by (state) (restart_exporter_telemetry_handlers{{{SCOPE}}})", "{{state}}")], width=8),
+                  [target(f"sum by (state) (restart_exporter_telemetry_handlers{{{SCOPE}}})", "{{state}}")]),
         ]),
     ]
 
