@@ -8,6 +8,9 @@ BY = "job, instance, node, supervisor"
 UNPLANNED = f'supervisor_child_restarts_total{{{OF},cause!="requested"}}'
 BUDGET = f"supervisor_restart_intensity_used{{{OF}}} / (supervisor_restart_intensity_limit{{{OF}}} > 0)"
 BUDGET_STEPS = steps(GREEN, (0.5, YELLOW), (settings.BUDGET_USED, RED))
+# Named by what it leaves out, so that a state between down and running counts.
+NOT_RUNNING_STATES = 'state!~"running|stopped"'
+NOT_RUNNING = "Children that should run and do not, such as those that wait for their restart: what a backoff hides."
 SUPERVISOR_PAGE = {
     "title": "This supervisor",
     "url": "/d/restart-exporter-supervisor?var-supervisor=${__data.fields.supervisor:percentencode}&${__url_time_range}",
@@ -28,8 +31,7 @@ def dashboard_rows():
             stat("Gave up", "Times a supervisor gave up within the range of time.",
                  count(f'increase(supervisor_terminations_total{{{OF},reason="max_intensity"}}[$__range])'), thresholds=steps(GREEN, (1, RED))),
             stat("Children running", "Children that run.", f'sum(supervisor_children{{{OF},state="running"}})', thresholds=steps(RED, (1, GREEN))),
-            stat("Children waiting", "Children that wait for their restart: what a backoff hides.",
-                 f'sum(supervisor_children{{{OF},state="restarting"}})', thresholds=steps(GREEN, (1, ORANGE))),
+            stat("Children not running", NOT_RUNNING, f"sum(supervisor_children{{{OF},{NOT_RUNNING_STATES}}})", thresholds=steps(GREEN, (1, ORANGE))),
             stat("Restarts", "Restarts after failures within the range of time, those that were asked for left out.",
                  count(f"increase({UNPLANNED}[$__range])"), thresholds=steps(GREEN, (1, YELLOW), (50, ORANGE))),
             stat("Highest budget used", "Largest part of a restart budget in use now. Beyond all of it a supervisor gives up.",

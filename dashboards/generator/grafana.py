@@ -19,6 +19,12 @@ REASONS = {
     "normal": "green", "shutdown": "blue", "error": "orange", "panic": "red",
     "killed": "purple", "signal": "dark-yellow", "oom": "dark-red", "timeout": "yellow",
 }
+# A colour for each state of a child.
+STATES = {
+    "running": GREEN, "starting": "light-green", "waiting": YELLOW, "restarting": ORANGE,
+    "stopping": "light-blue", "stopped": BLUE, "failed": RED,
+}
+
 
 def target(expr, legend="", instant=False, form="time_series"):
     return {

@@ -5,7 +5,7 @@ const [start, end, scrape, faster] = ['start', 'end', 'scrape', 'faster'].map((n
 const COLUMN = (document.documentElement.clientWidth - 16) / 24;
 const UNIT = 33;
 const COLORS = {
-  green: '#73bf69', blue: '#5794f2', orange: '#ff9830', red: '#f2495c', purple: '#b877d9', yellow: '#fade2a', 'dark-yellow': '#e0b400', 'dark-red': '#c4162a',
+  green: '#73bf69', 'light-green': '#96d98d', blue: '#5794f2', 'light-blue': '#8ab8ff', orange: '#ff9830', red: '#f2495c', purple: '#b877d9', yellow: '#fade2a', 'dark-yellow': '#e0b400', 'dark-red': '#c4162a',
 };
 const PALETTE = ['#73bf69', '#f2cc0c', '#8ab8ff', '#ff780a', '#f2495c', '#5794f2', '#b877d9', '#705da0', '#37872d', '#fade2a', '#447ebc', '#c15c17', '#890f02', '#0a437c', '#6d1f62', '#584477'];
 const GAP = '#8e8ea0';
