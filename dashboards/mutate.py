@@ -29,12 +29,12 @@ TESTS = ("alerts_test.yml", "alerts_days_test.yml")
 # Changes that change nothing: how the name of the rule begins, what the change looks like, and why.
 SAME = [
     ("", r"unless (increase\()?\w+\[-\{", "`unless` without `on` compares all labels, so it takes nothing else away"),
-    ("Supervisor(GaveUp|Down|ChildNewReason|ChildCrashLoopingSlowly)", r"\[-increase-\]\{\+rate\+\}\([^()]*\) > 0",
+    ("Supervisor(GaveUp|ChildNewReason|ChildCrashLoopingSlowly)", r"\[-increase-\]\{\+rate\+\}\([^()]*\) > 0",
      "what grows has a rate, and neither 0 nor the text needs the number"),
     ("instance_supervisor_reason:", r"\[-sum-\]\{\+max", "one series has these labels"),
     ("instance_supervisor_le:", r"\[-sum-\]\{\+max", "one series has these labels"),
     ("instance_supervisor_le:", r"\[-rate-\]\{\+increase", "a quantile asks for parts, not for a unit"),
-    ("SupervisorDown", r"increase\(\w+\[-\{reason=~\"normal", "the other two reasons are taken away again"),
+    ("SupervisorDown|SupervisorGaveUp", r"supervisor_down_reason\{[^}]*\} \[-==-\]\{\+>=", "it is never more than 1"),
     ("SupervisorChildCrashLoopingSlowly", r'\[-\{cause="failure"\}-\]', "`and` without `on` compares all labels, so the other side decides"),
     ("SupervisorChildSlowToRestart", r"\[- on ", "these are all labels that both sides have"),
     ("SupervisorChildNewReason", r"^\(increase\(\w+\{[^}]*\}\[\[-15m-\]\{\+30m", "what is older is known, so it is not new"),

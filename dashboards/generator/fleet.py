@@ -8,6 +8,9 @@ BY = "job, instance, node, supervisor"
 UNPLANNED = f'supervisor_child_restarts_total{{{OF},cause!="requested"}}'
 BUDGET = f"supervisor_restart_intensity_used{{{OF}}} / (supervisor_restart_intensity_limit{{{OF}}} > 0)"
 BUDGET_STEPS = steps(GREEN, (0.5, YELLOW), (settings.BUDGET_USED, RED))
+# Named by what it leaves out, so that a state between down and running counts.
+NOT_RUNNING_STATES = 'state!~"running|stopped"'
+NOT_RUNNING = "Children that should run and do not, such as those that wait for their restart: what a backoff hides."
 SUPERVISOR_PAGE = {
     "title": "This supervisor",
     "url": "/d/restart-exporter-supervisor?var-supervisor=${__data.fields.supervisor:percentencode}&${__url_time_range}",
@@ -23,13 +26,12 @@ def dashboard_rows():
     return [
         ("Overview", [
             stat("Supervisors up", "Supervisors that run.", f"sum(supervisor_up{{{OF}}})", thresholds=steps(RED, (1, GREEN))),
-            stat("Supervisors down", "Supervisors that ended and whose series are still kept, stopped in order or not.",
+            stat("Supervisors down", "Supervisors that ended and whose series are still kept, cleanly or not.",
                  f"count(supervisor_up{{{OF}}} == 0) or vector(0)", thresholds=steps(GREEN, (1, RED))),
             stat("Gave up", "Times a supervisor gave up within the range of time.",
                  count(f'increase(supervisor_terminations_total{{{OF},reason="max_intensity"}}[$__range])'), thresholds=steps(GREEN, (1, RED))),
             stat("Children running", "Children that run.", f'sum(supervisor_children{{{OF},state="running"}})', thresholds=steps(RED, (1, GREEN))),
-            stat("Children waiting", "Children that wait for their restart: what a backoff hides.",
-                 f'sum(supervisor_children{{{OF},state="restarting"}})', thresholds=steps(GREEN, (1, ORANGE))),
+            stat("Children not running", NOT_RUNNING, f"sum(supervisor_children{{{OF},{NOT_RUNNING_STATES}}})", thresholds=steps(GREEN, (1, ORANGE))),
             stat("Restarts", "Restarts after failures within the range of time, those that were asked for left out.",
                  count(f"increase({UNPLANNED}[$__range])"), thresholds=steps(GREEN, (1, YELLOW), (50, ORANGE))),
             stat("Highest budget used", "Largest part of a restart budget in use now. Beyond all of it a supervisor gives up.",
@@ -66,7 +68,13 @@ def dashboard_rows():
         ]),
         ("Exporter", [
             timeline("Exporters", "Whether Prometheus reaches each exporter.",
-                     [target(f"up{{{SCOPE}}}", "{{instance}}")], width=8, mappings=up_or_down(), links=[link("Live page of the exporter", "/")]),
+                     [target(f"up{{{SCOPE}}}", "{{instance}}")], mappings=up_or_down(), links=[link("Live page of the exporter", "/")]),
+            table("Configuration", "Whether the last attempt to load the configuration file was applied completely, and when one last was. "
+                  "Exporters without a file are not listed.",
+                  [("Last load", f"max by (instance) (restart_exporter_config_last_reload_successful{{{SCOPE}}})", "short"),
+                   ("Last success", f"max by (instance) (restart_exporter_config_last_reload_success_timestamp_seconds{{{SCOPE}}}) * 1000", "dateTimeFromNow")],
+                  ["instance"], [link("Live page of the exporter", "/", "__data.fields")], width=12, height=8, desc=False,
+                  words=bad_or_good("failed", "applied")),
             graph("Events", "Telemetry events a second, and what went wrong with them.", [
                 target(f"sum by (event) (rate(restart_exporter_telemetry_events_total{{{SCOPE}}}[$__rate_interval]))", "{{event}}"),
                 target(f"sum by (cause) (rate(restart_exporter_telemetry_events_dropped_total{{{SCOPE}}}[$__rate_interval]))", "dropped: {{cause}}"),
@@ -88,9 +96,9 @@ def dashboard_rows():
                   [target(f"process_resident_memory_bytes{{{SCOPE}}}", "{{instance}}")], width=8, unit="bytes"),
             graph("HTTP requests", "Requests a second by route and status.",
                   [target(f"sum by (handler, code) (rate(restart_exporter_http_requests_total{{{SCOPE}}}[$__rate_interval]))", "{{handler}} {{code}}")],
-                  width=8, unit="reqps"),
+                  unit="reqps"),
             graph("Handlers", "Telemetry handlers by state. A detached one failed, and what it keeps no longer moves.",
-                  [target(f"sum by (state) (restart_exporter_telemetry_handlers{{{SCOPE}}})", "{{state}}")], width=8),
+                  [target(f"sum by (state) (restart_exporter_telemetry_handlers{{{SCOPE}}})", "{{state}}")]),
         ]),
     ]
 

@@ -19,6 +19,11 @@ REASONS = {
     "normal": "green", "shutdown": "blue", "error": "orange", "panic": "red",
     "killed": "purple", "signal": "dark-yellow", "oom": "dark-red", "timeout": "yellow",
 }
+# A colour for each state of a child.
+STATES = {
+    "running": GREEN, "starting": "light-green", "waiting": YELLOW, "restarting": ORANGE,
+    "stopping": "light-blue", "stopped": BLUE, "failed": RED,
+}
 
 
 def target(expr, legend="", instant=False, form="time_series"):
@@ -108,9 +113,14 @@ def timeline(title, description, targets, width=12, height=8, mappings=(), links
                  thresholds=steps(RED, (1, GREEN)), links=list(links))
 
 
+def bad_or_good(bad, good):
+    """Words for 0 and 1."""
+    return [{"type": "value", "options": {"0": {"text": bad, "color": RED, "index": 0},
+                                          "1": {"text": good, "color": GREEN, "index": 1}}}]
+
+
 def up_or_down():
-    return [{"type": "value", "options": {"0": {"text": "down", "color": RED, "index": 0},
-                                          "1": {"text": "up", "color": GREEN, "index": 1}}}]
+    return bad_or_good("down", "up")
 
 
 def bars(title, description, targets, width=12, height=8, unit="percentunit", thresholds=None, links=(), **defaults):
@@ -140,18 +150,21 @@ def heatmap(title, description, expr, width=12, height=8):
     return {**made, "interval": STRETCH}
 
 
-def table(title, description, columns, keys, links, width=24, height=9, sort=0):
-    """Instant values of several expressions, joined by labels. Columns are (title, expression, unit)."""
+def table(title, description, columns, keys, links, width=24, height=9, sort=0, desc=True, words=()):
+    """Instant values of several expressions, joined by labels. Columns are (title, expression, unit); `words` are the value
+    mappings of the first one."""
     targets = [target(expr, instant=True, form="table") for _, expr, _ in columns]
     names = {f"Value #{chr(ord('A') + index)}": title for index, (title, _, _) in enumerate(columns)}
     hidden = {"Time": True, "job": True, "__name__": True, **{f"Time {index + 1}": True for index in range(len(columns))}}
     order = {key: index for index, key in enumerate([*keys, *names])}
     overrides = [{"matcher": {"id": "byName", "options": title}, "properties": [{"id": "unit", "value": unit}]}
                  for title, _, unit in columns]
+    if words:
+        overrides[0]["properties"] += [{"id": "mappings", "value": words}, {"id": "custom.cellOptions", "value": {"type": "color-text"}}]
     overrides.append({"matcher": {"id": "byName", "options": keys[-1]}, "properties": [{"id": "links", "value": links}]})
     made = panel("table", title, description, targets, width, height,
                  {"frameIndex": 0, "showHeader": True, "cellHeight": "sm",
-                  "sortBy": [{"displayName": columns[sort][0], "desc": True}]}, "short", overrides,
+                  "sortBy": [{"displayName": columns[sort][0], "desc": desc}]}, "short", overrides,
                  custom={"align": "auto", "cellOptions": {"type": "auto"}, "inspect": False, "filterable": True})
     made["transformations"] = [
         {"id": "merge", "options": {}},
@@ -195,7 +208,7 @@ def annotations():
         # One step may hold a single sample, and then nothing grows within it: the window of a rate.
         annotation("Gave up", f'increase(supervisor_terminations_total{{{OF},reason="max_intensity"}}[$__rate_interval]) > 0',
                    RED, "{{supervisor}} gave up", True),
-        annotation("Alerts", f'ALERTS{{{SCOPE},alertname=~"Supervisor.+",alertstate="firing"}}',
+        annotation("Alerts", f'ALERTS{{{SCOPE},alertname=~"Supervisor.+|ConfigReloadFailed",alertstate="firing"}}',
                    ORANGE, "{{alertname}} {{supervisor}}", False),
     ]
 

@@ -12,6 +12,8 @@ SUPERVISOR = "supervisor {{ $labels.supervisor }} on {{ $labels.instance }}"
 
 RESTARTS = 'supervisor_child_restarts_total{cause="failure"}'
 ENDS = "supervisor_terminations_total"
+# Why a supervisor that is down ended last; there is no such series while it runs.
+DOWN_REASON = "supervisor_down_reason"
 # Not timeout: only who was told to stop can be late. Killed may have been ordered; see the new reason below.
 DEATHS = 'supervisor_child_terminations_total{reason=~"error|panic|killed|signal|oom"}'
 
@@ -85,20 +87,19 @@ ALERTS = {
             "or (\n"
             f'  ({ENDS}{{reason="max_intensity"}} > 0 unless {ENDS}{{reason="max_intensity"}} offset {GAVE_UP_WINDOW})\n'
             f"  and on ({KEY}) time() - supervisor_start_time_seconds < {seconds(GAVE_UP_WINDOW)}\n"
-            ")",
+            ")\n"
+            f'or {DOWN_REASON}{{reason="max_intensity"}} == 1',
             "A supervisor gave up.",
-            f"The {SUPERVISOR} gave up within the last {words(GAVE_UP_WINDOW)}: its children died more often than its "
-            "restart budget allows.",
+            f"The {SUPERVISOR} gave up: its children died more often than its restart budget allows. This alert stays until "
+            f"the supervisor runs again, and for at least {words(GAVE_UP_WINDOW)}.",
         ),
         alert(
             "SupervisorDown", "critical",
             "supervisor_up == 0\n"
-            f"unless on ({KEY}) (\n"
-            f'  ({grew(f"""{ENDS}{{reason=~"normal|shutdown"}}""", DOWN_WINDOW)})\n'
-            f'  unless on ({KEY}) increase({ENDS}{{reason=~"max_intensity|error"}}[{DOWN_WINDOW}]) > 0\n'
-            ")",
+            # One that gave up has the alert above: with two for one end, the pager would be called when the first is resolved.
+            f'unless on ({KEY}) {DOWN_REASON}{{reason=~"normal|shutdown|max_intensity"}} == 1',
             "A supervisor is down.",
-            f"The {SUPERVISOR} has been down for {words(DOWN_FOR)}, and nobody stopped it in order.",
+            f"The {SUPERVISOR} has been down for {words(DOWN_FOR)} and did not end cleanly. Its children do not run.",
             wait=DOWN_FOR,
         ),
         alert(
@@ -191,8 +192,17 @@ ALERTS = {
             f'changes(process_start_time_seconds{{job="{JOB}"}}[{EXPORTER_STARTS_WINDOW}]) >= {EXPORTER_STARTS}',
             "An exporter is restarted again and again.",
             f"restart_exporter on {{{{ $labels.instance }}}} was restarted {COUNT} times within "
-            f"{words(EXPORTER_STARTS_WINDOW)}; it exits when a top supervisor gives up.",
+            f"{words(EXPORTER_STARTS_WINDOW)}. The last line of its log says why it ended, unless it was killed.",
             link=PAGE,
+        ),
+        alert(
+            "ConfigReloadFailed", "warning",
+            "restart_exporter_config_last_reload_successful == 0",
+            "The configuration file could not be loaded.",
+            f"restart_exporter on {{{{ $labels.instance }}}} has not applied its whole configuration file for "
+            f"{words(RELOAD_FAILED_FOR)}. Run `restart_exporter check-config FILE` there and read the line of the log about "
+            "the last reload. After the fix, `restart_exporter reload --dry-run` shows what a reload would change.",
+            wait=RELOAD_FAILED_FOR, link=PAGE,
         ),
         alert(
             "SupervisorTelemetryDropped", "warning",

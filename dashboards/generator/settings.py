@@ -16,10 +16,10 @@ SCHEME = "http"
 EXPORTER_DOWN_FOR = "5m"
 EXPORTER_ABSENT_FOR = "10m"
 EXPORTER_STARTS, EXPORTER_STARTS_WINDOW = 3, "30m"
+RELOAD_FAILED_FOR = "5m"
 
 GAVE_UP_WINDOW = "10m"
-# Longer than --series.retention keeps the series of a supervisor that ended.
-DOWN_WINDOW, DOWN_FOR = "20m", "2m"
+DOWN_FOR = "2m"
 
 LOOP_RESTARTS, LOOP_WINDOW, LOOP_FOR, LOOP_KEEP = 6, "10m", "5m", "10m"
 SLOW_LOOP_RESTARTS, SLOW_LOOP_WINDOW, SLOW_LOOP_RECENT = 6, "24h", "6h"

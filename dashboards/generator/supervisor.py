@@ -1,6 +1,6 @@
 """The dashboard of one supervisor."""
 
-from fleet import BUDGET, BUDGET_STEPS, UNPLANNED, count
+from fleet import BUDGET, BUDGET_STEPS, NOT_RUNNING, NOT_RUNNING_STATES, UNPLANNED, count
 from grafana import *
 
 CHILD = "{{child}}"
@@ -18,8 +18,7 @@ def dashboard_rows():
             stat("Running for", "Time since its last start.",
                  f"time() - max(supervisor_start_time_seconds{{{OF}}})", unit="s"),
             stat("Children running", "Children that run.", f'sum(supervisor_children{{{OF},state="running"}})', thresholds=steps(RED, (1, GREEN))),
-            stat("Children waiting", "Children that wait for their restart: what a backoff hides.",
-                 f'sum(supervisor_children{{{OF},state="restarting"}})', thresholds=steps(GREEN, (1, ORANGE))),
+            stat("Children not running", NOT_RUNNING, f"sum(supervisor_children{{{OF},{NOT_RUNNING_STATES}}})", thresholds=steps(GREEN, (1, ORANGE))),
             stat("Budget used", "Restarts inside the window against the limit. Beyond all of it the supervisor gives up.",
                  f"max({BUDGET})", unit="percentunit", thresholds=BUDGET_STEPS, min=0, max=1),
             stat("Restarts", "Restarts after failures within the range of time, those that were asked for left out.",
@@ -42,9 +41,9 @@ def dashboard_rows():
                    ("On request", f'round(sum by (instance, node, supervisor, child) (increase(supervisor_child_restarts_total{{{OF},cause="requested"}}[$__range])))', "short"),
                    ("Last restart", f"max by (instance, node, supervisor, child) (supervisor_child_last_restart_timestamp_seconds{{{OF}}} > 0) * 1000", "dateTimeFromNow")],
                   ["instance", "node", "supervisor", "child"], history_links("__data.fields", child=True), width=12, height=8, sort=3),
-            graph("Children by state", "Restarting children wait for their restart.",
+            graph("Children by state", "Restarting children wait for their restart. Stopped ones are down on purpose, or done.",
                   [target(f"sum by (state) (supervisor_children{{{OF}}})", "{{state}}")], stacked=True,
-                  overrides=[color("running", GREEN), color("restarting", ORANGE), color("stopped", BLUE)]),
+                  overrides=[color(name, value) for name, value in STATES.items()]),
         ]),
         ("Budget", [
             graph("Restart budget", "Restarts inside the window, and how many are allowed. One more than the limit, and the supervisor gives up.", [

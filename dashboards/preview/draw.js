@@ -5,7 +5,7 @@ const [start, end, scrape, faster] = ['start', 'end', 'scrape', 'faster'].map((n
 const COLUMN = (document.documentElement.clientWidth - 16) / 24;
 const UNIT = 33;
 const COLORS = {
-  green: '#73bf69', blue: '#5794f2', orange: '#ff9830', red: '#f2495c', purple: '#b877d9', yellow: '#fade2a', 'dark-yellow': '#e0b400', 'dark-red': '#c4162a',
+  green: '#73bf69', 'light-green': '#96d98d', blue: '#5794f2', 'light-blue': '#8ab8ff', orange: '#ff9830', red: '#f2495c', purple: '#b877d9', yellow: '#fade2a', 'dark-yellow': '#e0b400', 'dark-red': '#c4162a',
 };
 const PALETTE = ['#73bf69', '#f2cc0c', '#8ab8ff', '#ff780a', '#f2495c', '#5794f2', '#b877d9', '#705da0', '#37872d', '#fade2a', '#447ebc', '#c15c17', '#890f02', '#0a437c', '#6d1f62', '#584477'];
 const GAP = '#8e8ea0';
@@ -209,7 +209,8 @@ function bargauge(panel, { found }, width, height) {
 
 function table(panel, { found }, width, height) {
   const { excludeByName, indexByName, renameByName } = panel.transformations.find(({ id }) => id === 'organize').options;
-  const units = Object.fromEntries(panel.fieldConfig.overrides.map(({ matcher, properties }) => [matcher.options, properties.find(({ id }) => id === 'unit')?.value]));
+  const property = (wanted) => Object.fromEntries(panel.fieldConfig.overrides.map(({ matcher, properties }) => [matcher.options, properties.find(({ id }) => id === wanted)?.value]));
+  const [units, mappings] = [property('unit'), property('mappings')];
   const rows = new Map();
   for (const { metric, refId, points } of found) {
     const labels = Object.fromEntries(Object.entries(metric).filter(([label]) => !excludeByName[label]));
@@ -220,7 +221,11 @@ function table(panel, { found }, width, height) {
   const [{ displayName, desc }] = panel.options.sortBy;
   const order = (a, b) => (desc ? -1 : 1) * ((a[displayName] ?? -Infinity) - (b[displayName] ?? -Infinity));
   const cell = (row, column) => row[column] === undefined ? '' : units[column] ? amount(row[column], units[column]) : row[column];
-  const lines = [...rows.values()].sort(order).map((row) => `<tr>${columns.map((column) => `<td>${escaped(cell(row, column))}</td>`).join('')}</tr>`);
+  const colored = (row, column) => {
+    const words = mapped(row[column], mappings[column]);
+    return words ? `<td style="color:${color(words.color)}">${escaped(words.text)}</td>` : `<td>${escaped(cell(row, column))}</td>`;
+  };
+  const lines = [...rows.values()].sort(order).map((row) => `<tr>${columns.map((column) => colored(row, column)).join('')}</tr>`);
   return `<div style="height:${height}px;overflow:hidden"><table class="cells"><tr>${columns.map((column) => `<th>${escaped(column)}</th>`).join('')}</tr>${lines.join('')}</table></div>`;
 }
 

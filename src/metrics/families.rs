@@ -108,6 +108,16 @@ pub static FAMILIES: &[Family] = &[
         Supervisor(|view, out| out.each(view.labels(), &view.row.terminations.get())),
     )
     .by_closed(&["supervisor", "reason"], spellings!(SupervisorExitClass)),
+    gauge(
+        "supervisor_down_reason",
+        "Why the supervisor is down: 1 for the class of reason of its last exit, 0 for the others. Absent while it runs.",
+        Supervisor(|view, out| {
+            if let Some(reasons) = view.down_reason() {
+                out.each(view.labels(), &reasons);
+            }
+        }),
+    )
+    .by_closed(&["supervisor", "reason"], spellings!(SupervisorExitClass)),
     gauge("supervisor_children", "Children of the supervisor by state.", Supervisor(|view, out| {
         let seen = &view.row.observed;
         let counts = seen.children.each_ref().map(|gauge| gauge.get());

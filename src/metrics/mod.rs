@@ -7,8 +7,8 @@
 //!
 //! Rules that hold for all families:
 //!
-//! - Every closed label set stands at 0 from the first event of its supervisor or child, so that `increase()` sees the
-//!   first restart.
+//! - Every closed label set of a counter stands at 0 from the first event of its supervisor or child, so that
+//!   `increase()` sees the first restart.
 //! - A value that is not known is absent, never 0.
 //! - No label holds a pid. Labels have limits; what is beyond them is counted under `_other`, which has no gauges.
 //! - The series of a supervisor stay for [`MetricsConfig::retention`] after its end, then all go in one scrape. Those of

@@ -153,7 +153,9 @@ impl Recorder {
             }
             Payload::ChildAggregate { child, of, count } => count_many(event, row, child.as_deref(), *of, *count),
             Payload::SupervisorTerminate { reason, .. } => {
-                row.terminations.inc(reason.class() as usize);
+                let class = reason.class();
+                row.terminations.inc(class as usize);
+                row.last_exit.set(Some(class as u64));
             }
         }
     }

@@ -45,6 +45,8 @@ pub(super) struct SupervisorRow {
     observing: Mutex<()>,
     pub(super) saturated: Counter,
     pub(super) terminations: Counters<{ SupervisorExitClass::ALL.len() }>,
+    /// The class of the newest end, as its discriminant; unknown before the first.
+    pub(super) last_exit: Gauge,
     pub(super) start_attempts: Counter,
     pub(super) start_errors: Counter,
     pub(super) child_terminations: Counters<{ ReasonClass::ALL.len() }>,
@@ -131,6 +133,7 @@ impl SupervisorRow {
             observing: Mutex::default(),
             saturated: Counter::default(),
             terminations: Counters::default(),
+            last_exit: Gauge::default(),
             start_attempts: Counter::default(),
             start_errors: Counter::default(),
             child_terminations: Counters::default(),
@@ -346,6 +349,12 @@ impl RowView<'_> {
         if let Some(value) = gauge.get() {
             out.int(self.labels(), value);
         }
+    }
+
+    /// 1 at the class of the newest end, 0 at all others; none while the supervisor runs.
+    pub(super) fn down_reason(&self) -> Option<[u64; SupervisorExitClass::ALL.len()]> {
+        let last = self.row.last_exit.get().filter(|_| !self.up)?;
+        Some(std::array::from_fn(|class| u64::from(class as u64 == last)))
     }
 
     /// The children that are told apart, sorted by label.

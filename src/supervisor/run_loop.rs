@@ -322,7 +322,7 @@ impl Supervision {
     pub(super) fn max_intensity(&self, key: Key, reason: &ExitReason) -> SupervisorExit {
         let child = self.table.get(key).map_or("", |child| &child.reference.id);
         let Supervisor { max_restarts, max_seconds, .. } = self.spec;
-        let restarts = counted(max_restarts.into(), "restart", "restarts");
+        let restarts = counted(max_restarts, "restart", "restarts");
         let detail = format!("more than {restarts} in {max_seconds} s; last child {child:?}: {reason}");
         SupervisorExit::MaxIntensity(Detail::new(&detail))
     }

@@ -160,6 +160,39 @@ async fn a_supervisor_that_comes_back_goes_on_counting() {
     assert_eq!(world.value("supervisor_up{supervisor=\"a\"}"), Some(1.0));
 }
 
+// Counters say how often a supervisor ended for each reason, but not which end was the last one.
+#[test]
+fn a_supervisor_that_is_down_shows_the_reason_of_its_last_end() {
+    let world = World::new(MetricsConfig::default());
+    let reasons = || -> Vec<String> {
+        let lines = world.lines("supervisor_down_reason{supervisor=\"a\"");
+        let reason = |line: &String| line.split('"').nth(3).unwrap().to_owned();
+        assert!(lines.is_empty() || lines.len() == 5, "{lines:?}");
+        lines.iter().filter(|line| line.ends_with(" 1")).map(reason).collect()
+    };
+    let detail = || crate::event::Detail::new("no");
+    for (exit, reason) in [
+        (SupervisorExit::MaxIntensity(detail()), "max_intensity"),
+        (SupervisorExit::Shutdown, "shutdown"),
+        (SupervisorExit::Error(detail()), "error"),
+        (SupervisorExit::Normal, "normal"),
+    ] {
+        let incarnation = world.supervisor("a");
+        incarnation.init();
+        assert!(reasons().is_empty(), "it runs");
+        incarnation.end(exit);
+        assert_eq!(reasons(), [reason]);
+    }
+    // Two incarnations may overlap; the name is up as long as one of them runs.
+    let (old, new) = (world.supervisor("a"), world.supervisor("a"));
+    old.init();
+    new.init();
+    old.end(SupervisorExit::Error(detail()));
+    assert!(reasons().is_empty());
+    new.end(SupervisorExit::Shutdown);
+    assert_eq!(reasons(), ["shutdown"]);
+}
+
 // Bounds: beyond the limit all supervisors share `_other`, whose counters go on and which has no gauges.
 #[test]
 fn supervisors_beyond_the_limit_are_counted_together() {

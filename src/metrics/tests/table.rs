@@ -16,6 +16,7 @@ supervisor_restart_intensity_window_seconds gauge supervisor
 supervisor_restart_intensity_used gauge supervisor
 supervisor_restart_intensity_saturated_total counter supervisor
 supervisor_terminations_total counter supervisor,reason=normal,shutdown,max_intensity,error,unknown
+supervisor_down_reason gauge supervisor,reason=normal,shutdown,max_intensity,error,unknown
 supervisor_children gauge supervisor,state=waiting,starting,running,stopping,restarting,stopped,failed
 supervisor_child_start_attempts_total counter supervisor
 supervisor_child_start_errors_total counter supervisor

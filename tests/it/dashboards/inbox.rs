@@ -25,8 +25,6 @@ pub(crate) struct Inbox {
 /// An alert in a notification.
 #[derive(Clone, Debug)]
 pub(crate) struct Note {
-    /// Which notification it came with; several alerts may come with one.
-    pub(crate) post: u64,
     /// The path that it was sent to.
     pub(crate) path: String,
     /// `firing` or `resolved`.
@@ -92,9 +90,7 @@ async fn receive(
     let body = request.into_body().collect().await.expect("a whole body").to_bytes();
     let message: Value = serde_json::from_slice(&body).expect("JSON");
     sender.send_modify(|notes| {
-        let post = notes.last().map_or(0, |note| note.post + 1);
         notes.extend(message["alerts"].as_array().into_iter().flatten().map(|alert| Note {
-            post,
             path: path.clone(),
             status: alert["status"].as_str().unwrap_or_default().to_owned(),
             labels: alert["labels"].clone(),
