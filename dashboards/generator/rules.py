@@ -146,9 +146,11 @@ ALERTS = {
         ),
         alert(
             "SupervisorChildrenNotRunning", "warning",
-            f'avg_over_time(supervisor_children{{state="restarting"}}[{NOT_RUNNING_WINDOW}]) > {NOT_RUNNING}',
-            "Children wait for their restart.",
-            f'On average {{{{ $value | printf "%.1f" }}}} children of {SUPERVISOR} were waiting for their restart over '
+            # Together: a child that fails while it starts is now in one of these states, now in another.
+            'sum without (state) (avg_over_time(supervisor_children{state=~"waiting|starting|restarting"}'
+            f"[{NOT_RUNNING_WINDOW}])) > {NOT_RUNNING}",
+            "Children do not run.",
+            f'On average {{{{ $value | printf "%.1f" }}}} children of {SUPERVISOR} were waiting or starting over '
             f"{words(NOT_RUNNING_WINDOW)}.",
             wait=NOT_RUNNING_FOR,
         ),
