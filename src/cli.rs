@@ -10,6 +10,8 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use restart_exporter::OnGiveUp;
+
 use crate::client::{Credentials, Target};
 use crate::listen::ListenAddress;
 
@@ -75,6 +77,37 @@ pub(crate) enum Command {
         #[command(flatten)]
         client: ClientArgs,
     },
+    /// Start a child or a supervisor again, whatever it does now (admin API): exit status 0 if it runs, 1 if it did not start,
+    /// 2 if there is no answer or no such thing
+    Restart {
+        /// The child or the supervisor: `SUPERVISOR/CHILD`, `SUPERVISOR`, or a child's id that no other child has
+        target: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Start a child or a supervisor, unless it runs (admin API)
+    Start {
+        /// The child or the supervisor, as for `restart`
+        target: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Stop a child or a supervisor and keep it stopped (admin API)
+    Stop {
+        /// The child or the supervisor, as for `restart`
+        target: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Read the file again and do what changed (admin API): exit status 0 if all was done, 1 if something did not start, 2 if
+    /// the file is wrong or there is no answer
+    Reload {
+        /// Print the plan, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
     /// Note something, such as a deploy, in the history of every supervisor (admin API)
     Mark {
         /// What: one line of at most 256 bytes
@@ -106,7 +139,17 @@ pub(crate) enum Ask {
     Why { child: String, node: Option<String> },
     History(HistoryArgs),
     Tail { supervisor: Option<String> },
+    Order { order: Order, target: String },
+    Reload { dry_run: bool },
     Mark { text: String },
+}
+
+/// What is to become of a child or a supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Restart,
+    Start,
+    Stop,
 }
 
 /// Which part of a history.
@@ -163,9 +206,9 @@ pub(crate) struct ClientArgs {
     #[arg(long, short = 'k')]
     pub(crate) insecure: bool,
 
-    /// Longest time for an answer
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
-    pub(crate) timeout: Duration,
+    /// Longest time for an answer: 10s by default, and without limit for `restart`, `start`, `stop` and `reload`
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Option<Duration>,
 
     /// Print the data of the API as it is
     #[arg(long)]
@@ -219,7 +262,12 @@ pub(crate) struct ServeArgs {
     #[arg(long = "web.enable-admin-api")]
     pub(crate) enable_admin_api: bool,
 
-    /// How long the endpoint stays up after a top supervisor gave up, so that a scrape still sees it
+    /// What happens when a top supervisor gives up or cannot start: `always` ends the program, `never` keeps it and the other
+    /// supervisors running, `auto` is `always` as process 1 and else `never`
+    #[arg(long = "exit.on-give-up", value_name = "WHEN", default_value = "auto")]
+    pub(crate) exit_on_give_up: ExitOnGiveUp,
+
+    /// How long the endpoint stays up before the program ends because a top supervisor gave up, so that a scrape still sees it
     #[arg(long = "exit.delay", value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
     pub(crate) exit_delay: Duration,
 
@@ -277,6 +325,10 @@ impl Cli {
             | Command::Why { client, .. }
             | Command::History { client, .. }
             | Command::Tail { client, .. }
+            | Command::Restart { client, .. }
+            | Command::Start { client, .. }
+            | Command::Stop { client, .. }
+            | Command::Reload { client, .. }
             | Command::Mark { client, .. } => client.url_is_given = is_given("url"),
             Command::Completions { .. } | Command::Man { .. } | Command::CheckConfig { .. } | Command::BeamAgent => {}
         }
@@ -335,6 +387,23 @@ fn version() -> String {
         }
     }
     text
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ExitOnGiveUp {
+    Auto,
+    Always,
+    Never,
+}
+
+impl From<ExitOnGiveUp> for OnGiveUp {
+    fn from(when: ExitOnGiveUp) -> Self {
+        match when {
+            ExitOnGiveUp::Auto => OnGiveUp::Auto,
+            ExitOnGiveUp::Always => OnGiveUp::Always,
+            ExitOnGiveUp::Never => OnGiveUp::Never,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use restart_exporter::event::counted;
 use restart_exporter::supervisor::{Supervisor, TreeSize, flush_output, reap_orphans};
-use restart_exporter::{Error, Exporter, beam, config};
+use restart_exporter::{Error, Exporter, OnGiveUp, beam, config};
 
-use crate::cli::{Ask, Cli, Command, ServeArgs};
+use crate::cli::{Ask, Cli, Command, Order, ServeArgs};
 use crate::demo::Demo;
 use crate::listen::ListenAddress;
 use crate::signals::Hangups;
@@ -60,6 +60,10 @@ fn main() -> ExitCode {
         Command::Why { child, node, client } => client::run(Ask::Why { child, node }, &client),
         Command::History { question, client } => client::run(Ask::History(question), &client),
         Command::Tail { supervisor, client } => client::run(Ask::Tail { supervisor }, &client),
+        Command::Restart { target, client } => client::run(Ask::Order { order: Order::Restart, target }, &client),
+        Command::Start { target, client } => client::run(Ask::Order { order: Order::Start, target }, &client),
+        Command::Stop { target, client } => client::run(Ask::Order { order: Order::Stop, target }, &client),
+        Command::Reload { dry_run, client } => client::run(Ask::Reload { dry_run }, &client),
         Command::Mark { text, client } => client::run(Ask::Mark { text }, &client),
         Command::Completions { shell } => printed(cli::completions(shell)),
         Command::Man { command } => printed(cli::man(command.as_deref())),
@@ -134,6 +138,7 @@ async fn serve(args: &ServeArgs, tree: Tree, passed: Result<Vec<Passed>, BoxErro
         .openmetrics_created(args.openmetrics_created)
         .exemplars(args.exemplars)
         .admin_api(args.enable_admin_api)
+        .on_give_up(args.exit_on_give_up.into())
         .exit_delay(args.exit_delay)
         .history_capacity(args.history_capacity as usize)
         .retention(args.series_retention)
@@ -143,6 +148,7 @@ async fn serve(args: &ServeArgs, tree: Tree, passed: Result<Vec<Passed>, BoxErro
     logging::attach(exporter.telemetry())?;
     let passed = passed?;
     log_start(&tree);
+    log_on_give_up(args.exit_on_give_up.into());
     let urls = listen_for_requests(&exporter, args, passed).await?;
     listen_for_nodes(&exporter, args).await?;
     for url in urls {
@@ -151,22 +157,19 @@ async fn serve(args: &ServeArgs, tree: Tree, passed: Result<Vec<Passed>, BoxErro
             Url::Socket(url) => tracing::info!(url, "commands reach this socket with --url"),
         }
     }
-    let started = tokio::select! {
-        started = supervise(&exporter, tree) => started.map(|()| true),
-        () = &mut stop => Ok(false),
+    let ended = tokio::select! {
+        ended = supervise(&exporter, tree) => ended,
+        () = &mut stop => Ok(()),
     };
-    match started {
-        Ok(true) => Ok(exporter.serve(stop).await?),
-        // What has started is stopped as at any other end.
-        Ok(false) => {
-            exporter.shutdown().await;
-            Ok(())
-        }
-        Err(error) => {
-            exporter.shutdown().await;
-            Err(error)
-        }
+    if let Err(error) = &ended
+        && let Some(Error::GaveUp { name, .. }) = error.downcast_ref()
+    {
+        exporter.stop_supervisors().await;
+        client::explain_end(exporter.app(), name).await;
+        exporter.linger(stop).await;
     }
+    exporter.shutdown().await;
+    ended
 }
 
 /// The first line of the log.
@@ -177,6 +180,13 @@ fn log_start(tree: &Tree) {
         Tree::Nothing | Tree::Demo(_) => None,
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), file, supervisors, children, "restart_exporter started");
+}
+
+/// The second line of the log: whether the program ends with a supervisor that gives up.
+fn log_on_give_up(on_give_up: OnGiveUp) {
+    let outcome = if on_give_up.ends() { "restart_exporter ends" } else { "restart_exporter and the others go on" };
+    let flag = format!("{on_give_up:?}").to_lowercase();
+    tracing::info!(flag, outcome, "when a top supervisor gives up");
 }
 
 /// Where people and commands on this host find the endpoint.
@@ -241,17 +251,16 @@ async fn listen_for_nodes(exporter: &Exporter, args: &ServeArgs) -> Result<(), B
     Ok(())
 }
 
+/// Starts what is to be supervised, and returns when there is no point in going on.
 async fn supervise(exporter: &Exporter, tree: Tree) -> Result<(), BoxError> {
     match tree {
         Tree::Nothing => Hangups::hear()?.act(|| async { tracing::info!("SIGHUP: there is no file to reload") }),
         Tree::Demo(demo) => demo.supervise(exporter).await?,
         Tree::File(path, supervisors) => {
-            // Before the first child starts, which may take long.
+            // Before the first child starts, which may take long: a wrong probe can be mended meanwhile.
             let hangups = Hangups::hear()?;
-            for supervisor in supervisors {
-                exporter.supervise(supervisor).await?;
-            }
             let reloader = exporter.on_reload(move || config::load(&path).map_err(|error| error.to_string()));
+            tokio::spawn(reloader.start(supervisors).await);
             hangups.act(move || {
                 let reloader = reloader.clone();
                 // The outcome has been logged.
@@ -259,5 +268,6 @@ async fn supervise(exporter: &Exporter, tree: Tree) -> Result<(), BoxError> {
             });
         }
     }
-    Ok(())
+    exporter.app().set_ready(true);
+    Ok(exporter.done().await?)
 }

@@ -34,11 +34,11 @@ impl Hangups {
         signal(SignalKind::hangup()).map(Self)
     }
 
-    /// Does something at each, one after the other.
-    pub(crate) fn act<F: Future<Output = ()> + Send>(mut self, mut act: impl FnMut() -> F + Send + 'static) {
+    /// Does something at each. The next one need not wait until that is over: it may be what mends it.
+    pub(crate) fn act<F: Future<Output = ()> + Send + 'static>(mut self, mut act: impl FnMut() -> F + Send + 'static) {
         tokio::spawn(async move {
             while self.0.recv().await.is_some() {
-                act().await;
+                tokio::spawn(act());
             }
         });
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use restart_exporter::http::App;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
@@ -16,7 +17,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::Failure;
+use super::{Failure, last_resort};
 use super::url::Target;
 
 /// A connection, whatever it runs over.
@@ -28,9 +29,12 @@ pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// Opens connections to one target.
-pub(super) struct Connector {
-    target: Target,
-    tls: Option<TlsConnector>,
+pub(super) struct Connector(Way);
+
+enum Way {
+    To(Target, Option<TlsConnector>),
+    /// To the application of this very program.
+    Within(App),
 }
 
 // === impl Connector ===
@@ -42,16 +46,22 @@ impl Connector {
             Target::Host { tls: true, .. } => Some(Arc::new(config(ca_file, insecure)?).into()),
             Target::Host { .. } | Target::Unix(_) => None,
         };
-        Ok(Self { target: target.clone(), tls })
+        Ok(Self(Way::To(target.clone(), tls)))
+    }
+
+    /// Connects to this application, in this process.
+    pub(super) fn within(app: &App) -> Self {
+        Self(Way::Within(app.clone()))
     }
 
     pub(super) async fn connect(&self) -> io::Result<Stream> {
-        let (host, port) = match &self.target {
-            Target::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
-            Target::Host { host, port, .. } => (host, *port),
+        let (host, port, tls) = match &self.0 {
+            Way::Within(app) => return Ok(Box::new(last_resort::connect(app))),
+            Way::To(Target::Unix(path), _) => return Ok(Box::new(UnixStream::connect(path).await?)),
+            Way::To(Target::Host { host, port, .. }, tls) => (host, *port, tls),
         };
         let stream = TcpStream::connect((host.as_str(), port)).await?;
-        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        let Some(tls) = tls else { return Ok(Box::new(stream)) };
         let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
         Ok(Box::new(tls.connect(name, stream).await?))
     }

@@ -16,7 +16,7 @@ use hyper::header::{ACCEPT, AUTHORIZATION, DATE, HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use restart_exporter::event::unix_millis;
-use restart_exporter::http::command;
+use restart_exporter::http::{App, command};
 use restart_exporter::{telemetry, wire};
 use tokio::time::timeout;
 
@@ -27,6 +27,9 @@ use crate::cli::ClientArgs;
 
 /// Longest answer that is read: a history of a million events with all their texts.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024 * 1024;
+
+/// Longest time for an answer to a question.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Holds the password, where neither the list of processes nor a shell's history shows it.
 const PASSWORD_VARIABLE: &str = "RESTART_EXPORTER_PASSWORD";
@@ -75,11 +78,19 @@ impl fmt::Debug for Credentials {
 // === impl Client ===
 
 impl Client {
-    pub(super) fn new(args: &ClientArgs) -> Result<Self, Failure> {
+    /// Asks as the flags say. What `takes_time` is waited for without limit, unless they say otherwise.
+    pub(super) fn new(args: &ClientArgs, takes_time: bool) -> Result<Self, Failure> {
         let connector = Connector::new(&args.url, args.ca_file.as_deref(), args.insecure)?;
         let authorization = args.user.as_ref().map(|user| authorization(user, args)).transpose()?;
         let (target, url_is_given) = (args.url.clone(), args.url_is_given);
-        Ok(Self { target, url_is_given, connector, authorization, timeout: args.timeout })
+        let timeout = args.timeout.unwrap_or(if takes_time { Duration::MAX } else { TIMEOUT });
+        Ok(Self { target, url_is_given, connector, authorization, timeout })
+    }
+
+    /// Asks the application of this very program.
+    pub(super) fn within(app: &App) -> Self {
+        let target = Target::default();
+        Self { target, url_is_given: false, connector: Connector::within(app), authorization: None, timeout: TIMEOUT }
     }
 
     /// What can be typed to ask the same exporter for more.
@@ -171,6 +182,7 @@ impl Client {
 
     fn refusal(&self, status: StatusCode, text: &str) -> Failure {
         match (status, wire::answer(text)) {
+            (_, Err(wire::NoAnswer::Error { error_type, error })) if error_type == "execution" => Failure::Undone(error),
             (_, Err(wire::NoAnswer::Error { error, .. })) => Failure::Refused(error),
             (StatusCode::UNAUTHORIZED, _) => {
                 Failure::Refused(format!("{} wants a user and the right password: --user", self.target))

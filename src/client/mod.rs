@@ -1,12 +1,15 @@
 //! The commands that ask a running exporter: clients of its HTTP API, one file a command.
 //!
-//! Exit status: 0; 1 if `status` found trouble; 2 if there is no answer or it could not be written, with one line on standard error that says why.
+//! Exit status: 0; 1 if `status` found trouble, or if what an order asked for did not start; 2 if there is no answer or it could
+//! not be written, with one line on standard error that says why.
 
 mod connect;
 mod events;
 mod explain;
 mod history;
 mod http;
+mod last_resort;
+mod orders;
 mod screen;
 mod status;
 mod tail;
@@ -23,6 +26,7 @@ use serde::de::DeserializeOwned;
 use crate::cli::{Ask, ClientArgs, complain};
 pub(crate) use http::Credentials;
 use http::{Answer, Client};
+pub(crate) use last_resort::explain_end;
 use screen::Screen;
 pub(crate) use url::Target;
 
@@ -38,6 +42,9 @@ pub(crate) enum Failure {
     /// The exporter refused, or does not know what was asked for.
     #[error("{0}")]
     Refused(String),
+    /// The exporter tried, and not all could be started.
+    #[error("{0}")]
+    Undone(String),
     /// What was found could not be written.
     #[error("standard output: {0}")]
     Output(std::io::Error),
@@ -70,11 +77,15 @@ pub(crate) fn run(ask: Ask, args: &ClientArgs) -> ExitCode {
 
 fn failed(failure: &Failure) -> ExitCode {
     complain(screen::plain(&failure.to_string()));
-    ExitCode::from(2)
+    match failure {
+        Failure::Undone(_) => ExitCode::from(1),
+        _ => ExitCode::from(2),
+    }
 }
 
 async fn answer(ask: Ask, args: &ClientArgs) -> Result<Found, Failure> {
-    let client = Client::new(args)?;
+    let takes_time = matches!(ask, Ask::Order { .. } | Ask::Reload { .. });
+    let client = Client::new(args, takes_time)?;
     let mut screen = Screen::of_process();
     let found = match ask {
         Ask::Status { supervisor, all } => {
@@ -83,6 +94,8 @@ async fn answer(ask: Ask, args: &ClientArgs) -> Result<Found, Failure> {
         Ask::Why { child, node } => why::run(&client, &mut screen, args.json, &child, node.as_deref()).await,
         Ask::History(question) => history::run(&client, &mut screen, args.json, &question).await,
         Ask::Tail { supervisor } => tail::run(&client, &mut screen, args.json, supervisor.as_deref()).await,
+        Ask::Order { order, target } => orders::order(&client, &mut screen, args.json, order, &target).await,
+        Ask::Reload { dry_run } => orders::reload(&client, &mut screen, args.json, dry_run).await,
         Ask::Mark { text } => mark(&client, &mut screen, args.json, &text).await,
     }?;
     screen.broken().map_or(Ok(found), |error| Err(Failure::Output(error)))

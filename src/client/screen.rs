@@ -12,8 +12,9 @@ use tokio::net::unix::pipe::Sender;
 /// Longest text shown in a column of a table; the whole stands in `why` and in the JSON.
 const MAX_COLUMN: usize = 60;
 
-/// Standard output.
+/// Standard output, or standard error.
 pub(super) struct Screen {
+    is_error: bool,
     colours: bool,
     closed: bool,
     broken: Option<io::Error>,
@@ -32,13 +33,21 @@ impl Screen {
     pub(super) fn of_process() -> Self {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { colours: io::stdout().is_terminal() && !set("NO_COLOR") && !dumb, closed: false, broken: None }
+        let colours = io::stdout().is_terminal() && !set("NO_COLOR") && !dumb;
+        Self { is_error: false, colours, closed: false, broken: None }
+    }
+
+    /// Standard error, among the lines of a log.
+    pub(super) fn of_errors() -> Self {
+        Self { is_error: true, colours: false, closed: false, broken: None }
     }
 
     /// Writes a line. It must be safe already.
     pub(super) fn line(&mut self, line: &str) {
-        let mut out = io::stdout().lock();
-        let written = out.write_all(line.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+        let mut stream: Box<dyn Write> =
+            if self.is_error { Box::new(io::stderr().lock()) } else { Box::new(io::stdout().lock()) };
+        let written =
+            stream.write_all(line.as_bytes()).and_then(|()| stream.write_all(b"\n")).and_then(|()| stream.flush());
         let Err(error) = written else { return };
         self.closed = true;
         // Whoever closed the output needs no more of it, and no complaint; a full disk is another matter.

@@ -88,6 +88,13 @@ impl FromStr for Target {
     }
 }
 
+impl Default for Target {
+    /// Where an exporter listens unless told otherwise.
+    fn default() -> Self {
+        Self::Host { tls: false, host: THIS_HOST.into(), port: PORT, prefix: String::new() }
+    }
+}
+
 impl Target {
     /// The host as a request names it.
     pub(crate) fn authority(&self) -> String {

@@ -8,10 +8,10 @@ use nix::unistd::{Group, Uid, User, geteuid};
 use toml::Spanned;
 
 use super::tables::{
-    BackoffTable, ChildTable, CommandLine, Decimal, LastOutputTable, Ranged, ReadyTable, SupervisorTable, Umask, Word,
+    BackoffKey, BackoffTable, ChildTable, CommandLine, Decimal, LastOutputTable, Ranged, ReadyTable, SupervisorTable, Umask, Word,
 };
 use crate::supervisor::{
-    Backoff, ChildSpec, Credentials, LastOutputLimits, Probing, Program, Readiness, SpecError, Supervisor,
+    Backoff, ChildSpec, Credentials, LastOutputLimits, Probing, Program, Readiness, SpecError, StartErrorPolicy, Supervisor,
 };
 
 /// What is wrong, at which bytes of the file, under which key.
@@ -65,7 +65,7 @@ pub(super) fn supervisors(tables: Vec<SupervisorTable>) -> Result<Vec<Supervisor
         // In the order of the file, after the supervisor's own children.
         children.sort_by_key(|(index, _)| *index);
         for (below, child) in children {
-            supervisor = supervisor.child(ChildSpec::supervisor(child));
+            supervisor = supervisor.child(ChildSpec::supervisor(child).start_error(StartErrorPolicy::Retry));
             // The only rule left that it can break: an id of its own among the parent's children.
             supervisor.check().map_err(|error| Fault {
                 span: places[below].clone(),
@@ -163,7 +163,9 @@ fn spec(key: &str, table: ChildTable) -> Result<ChildSpec, Fault> {
     }
     program = program.ok_exit_codes(table.ok_exit_codes.iter().map(|Ranged(code)| *code as i32));
 
-    let mut spec = ChildSpec::program(table.id.into_inner(), program);
+    // A typo in one command must not keep the other programs from starting.
+    let start_error = table.start_error.map_or(StartErrorPolicy::Retry, |Word(policy)| policy);
+    let mut spec = ChildSpec::program(table.id.into_inner(), program).start_error(start_error);
     spec = spec.significant(table.significant.is_some_and(Spanned::into_inner));
     if let Some(Word(restart)) = table.restart {
         spec = spec.restart(restart);
@@ -171,9 +173,11 @@ fn spec(key: &str, table: ChildTable) -> Result<ChildSpec, Fault> {
     if let Some(Word(shutdown)) = table.shutdown {
         spec = spec.shutdown(shutdown);
     }
-    if let Some(table) = table.backoff {
-        spec = spec.backoff(backoff(&format!("{key}.backoff"), table)?);
-    }
+    spec = match table.backoff {
+        None => spec,
+        Some(BackoffKey::None) => spec.backoff(None),
+        Some(BackoffKey::Table(table)) => spec.backoff(backoff(&format!("{key}.backoff"), table)?),
+    };
     Ok(spec)
 }
 
@@ -316,7 +320,7 @@ fn readiness(key: &str, table: &Spanned<ReadyTable>) -> Result<Readiness, Fault>
 }
 
 fn backoff(key: &str, table: BackoffTable) -> Result<Backoff, Fault> {
-    let default = Backoff::default();
+    let default = Backoff::OF_PROCESSES;
     let or = |word: &Option<Spanned<Word<Duration>>>, default| word.as_ref().map_or(default, |word| word.get_ref().0);
     let initial = or(&table.initial, default.initial);
     let backoff = Backoff {

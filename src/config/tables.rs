@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use toml::Spanned;
 
-use crate::supervisor::{AutoShutdown, PassOn, Restart, Shutdown, StopSignal, Strategy};
+use crate::supervisor::{AutoShutdown, PassOn, Restart, Shutdown, StartErrorPolicy, StopSignal, Strategy};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,13 +54,20 @@ pub(super) struct ChildTable {
     pub(super) significant: Option<Spanned<bool>>,
     #[serde(default)]
     pub(super) ok_exit_codes: Vec<Ranged<0, 255>>,
-    pub(super) backoff: Option<BackoffTable>,
+    pub(super) backoff: Option<BackoffKey>,
+    pub(super) start_error: Option<Word<StartErrorPolicy>>,
     pub(super) ready: Option<Spanned<ReadyTable>>,
     pub(super) output: Option<Word<PassOn>>,
     pub(super) last_output: Option<LastOutputTable>,
 }
 
-/// Keys that are absent have the values of [`Backoff::default`](crate::supervisor::Backoff).
+/// A table, or `"none"`.
+pub(super) enum BackoffKey {
+    None,
+    Table(BackoffTable),
+}
+
+/// Keys that are absent have the values of [`Backoff::OF_PROCESSES`](crate::supervisor::Backoff::OF_PROCESSES).
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table such as `{ initial = \"1s\", max = \"1m\" }`")]
 pub(super) struct BackoffTable {
@@ -138,6 +145,33 @@ impl<'de> Deserialize<'de> for CommandLine {
         }
 
         deserializer.deserialize_any(CommandVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for BackoffKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct BackoffVisitor;
+
+        impl<'de> Visitor<'de> for BackoffVisitor {
+            type Value = BackoffKey;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table such as `{ initial = \"1s\", max = \"1m\" }`, or `\"none\"`")
+            }
+
+            fn visit_str<E: de::Error>(self, word: &str) -> Result<BackoffKey, E> {
+                match word {
+                    "none" => Ok(BackoffKey::None),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(word), &self)),
+                }
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, keys: A) -> Result<BackoffKey, A::Error> {
+                BackoffTable::deserialize(de::value::MapAccessDeserializer::new(keys)).map(BackoffKey::Table)
+            }
+        }
+
+        deserializer.deserialize_any(BackoffVisitor)
     }
 }
 
@@ -226,6 +260,11 @@ word!(Shutdown, "`brutal_kill`, `infinity` or a duration such as `5s`", |text| m
     "brutal_kill" => Some(Shutdown::BrutalKill),
     "infinity" => Some(Shutdown::Infinity),
     _ => duration(text).map(Shutdown::Timeout),
+});
+word!(StartErrorPolicy, "`retry` or `fail`", |text| match text {
+    "retry" => Some(StartErrorPolicy::Retry),
+    "fail" => Some(StartErrorPolicy::Fail),
+    _ => None,
 });
 word!(PassOn, "`prefixed`, `raw` or `off`", |text| match text {
     "prefixed" => Some(PassOn::Prefixed),

@@ -17,8 +17,8 @@ use crate::analytics::{
     SupervisorStats, SupervisorView,
 };
 use crate::event::Pid;
-pub use crate::supervisor::{Changes, Started, Step};
-use crate::supervisor::{ChildSelector, ControlError, StartError, SupervisorHandle};
+pub use crate::supervisor::{Changes, ControlError, Started, Step};
+use crate::supervisor::{ChildSelector, StartError, SupervisorHandle};
 use crate::telemetry::Telemetry;
 pub use tops::{Top, TopState};
 use tops::Tops;

@@ -8,7 +8,7 @@ use super::respond::{self, Reply};
 use super::router::Query;
 use super::{App, shapes};
 use crate::analytics::{EventType, HistoryFilter};
-use crate::control::{DEFAULT_WINDOW, Error};
+use crate::control::{ControlError, DEFAULT_WINDOW, Error};
 
 /// Longest window of a failure rate: what asks for more is a typing error.
 const MAX_WINDOW: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -82,10 +82,12 @@ pub(super) fn reply(answer: Result<Reply, Failure>) -> Reply {
         Err(Failure::Control(error)) => {
             let (status, error_type) = match &error {
                 Error::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
+                Error::NotStarted { .. } | Error::Refused(ControlError::StartFailed(_)) => {
+                    (StatusCode::UNPROCESSABLE_ENTITY, "execution")
+                }
                 Error::AlreadyExists(_) | Error::Foreign(_) | Error::Down(_) | Error::Refused(_) => {
                     (StatusCode::CONFLICT, "conflict")
                 }
-                Error::NotStarted { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "execution"),
             };
             respond::error(status, error_type, error.to_string())
         }
