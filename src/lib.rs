@@ -37,6 +37,7 @@
 //! | [`wire`] | the JSON shapes |
 //! | [`http`] | the endpoint |
 //! | [`config`] | the TOML file |
+//! | [`resources`] | file descriptors, and who may hold them |
 //! | [`Exporter`] | all of it wired together |
 //!
 //! # What it does not do
@@ -48,6 +49,7 @@ pub mod event;
 pub mod telemetry;
 
 mod intensity;
+pub mod resources;
 
 pub mod beam;
 pub mod supervisor;

@@ -15,8 +15,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use restart_exporter::event::counted;
-use restart_exporter::supervisor::{Supervisor, TreeSize, flush_output, reap_orphans};
-use restart_exporter::{Error, Exporter, OnGiveUp, beam, config};
+use restart_exporter::supervisor::{Supervisor, TreeSize, end_leftovers, flush_output, reap_orphans};
+use restart_exporter::{Error, Exporter, OnGiveUp, beam, config, resources};
 
 use crate::cli::{Ask, Cli, Command, Order, ServeArgs};
 use crate::demo::Demo;
@@ -99,15 +99,27 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 }
 
 fn start(args: &ServeArgs, tree: impl FnOnce() -> Result<Tree, BoxError>) -> ExitCode {
+    // Threads take over what is blocked, so before the first.
+    let unblocked = signals::unblock();
+    let raised = resources::raise_open_files();
     let passed = if args.systemd_socket { sockets::passed() } else { Ok(Vec::new()) };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
     let _flushes_at_the_end = logging::init(args.log_level, args.log_format);
+    for (what, done) in
+        [("signals cannot be unblocked", unblocked), ("the limit of open files cannot be raised", raised)]
+    {
+        if let Err(error) = done {
+            tracing::warn!(err = %error, "{what}");
+        }
+    }
     let ended = runtime.block_on(async {
         let ended = serve(args, tree()?, passed).await;
+        end_leftovers().await;
         flush_output(FLUSH_PATIENCE).await;
+        signals::unless_again().await;
         ended
     });
     match ended {

@@ -102,8 +102,9 @@ pub struct Event {
 /// What a process used in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Most memory it had resident at once.
-    pub peak_memory_bytes: u64,
+    /// Most memory it had resident at once; `null` if it is not known, because it was less than what the process had when it
+    /// was started.
+    pub peak_memory_bytes: Option<u64>,
     /// Processor time in milliseconds, user and system.
     pub cpu_ms: u64,
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
 
@@ -19,6 +19,7 @@ use super::message::{self, Hello, Message};
 use super::session::{HEARTBEAT, Refusal, SILENCE, Welcomed};
 use super::{HELLO_TIME, Shared, Socket, TICK};
 use crate::event::NodeLimit;
+use crate::resources::{self, Seat, Seats, Seldom};
 use crate::telemetry::now;
 
 /// Longest hello, in bytes: who has not said who he is gets no more memory than this.
@@ -34,21 +35,12 @@ const ACK_TIME: Duration = Duration::from_secs(1);
 /// How long after the failure of an `accept` the next is tried: the usual cause is that descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Shortest time between two lines of the log about peers that were not let in: they may be back at once, again and again.
-const REFUSED_LINE_PAUSE: Duration = Duration::from_secs(1);
-
 /// Who is connected.
 pub(super) struct Connections {
-    room: Arc<Semaphore>,
+    seats: Seats,
     numbers: AtomicU64,
-    refused: Mutex<Refused>,
-}
-
-/// Peers that were not let in, as the log tells of them.
-#[derive(Default)]
-struct Refused {
-    told: Option<Instant>,
-    untold: u64,
+    /// Peers that were not let in, as the log tells of them: they may be back at once, again and again.
+    refused: Mutex<Seldom>,
 }
 
 /// A connection.
@@ -71,9 +63,14 @@ enum End {
     Closed,
     Bye,
     Refused(Refusal),
-    TooLong { announced: usize, limit: usize },
+    TooLong {
+        announced: usize,
+        limit: usize,
+    },
     NoHello,
     Silent,
+    /// It had to make room.
+    Crowded,
     Failed(io::Error),
 }
 
@@ -81,21 +78,8 @@ enum End {
 
 impl Connections {
     pub(super) fn new(limit: usize) -> Self {
-        Self { room: Arc::new(Semaphore::new(limit)), numbers: AtomicU64::new(0), refused: Mutex::default() }
-    }
-}
-
-// === impl Refused ===
-
-impl Refused {
-    /// One more was refused; if it should be told, of how many since the last was told nothing was.
-    fn one_more(&mut self, now: Instant) -> Option<u64> {
-        if self.told.is_some_and(|told| now.saturating_duration_since(told) < REFUSED_LINE_PAUSE) {
-            self.untold += 1;
-            return None;
-        }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.untold))
+        let seats = Seats::new(move || resources::connections().min(limit));
+        Self { seats, numbers: AtomicU64::new(0), refused: Mutex::default() }
     }
 }
 
@@ -105,9 +89,11 @@ pub(super) async fn serve(shared: &Arc<Shared>, socket: Socket, stopped: impl Fu
     let mut connections = JoinSet::new();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut changes = pin!(shared.connections.seats.follow_changes());
     loop {
         let accepted = tokio::select! {
             () = &mut stopped => break,
+            () = &mut changes => break,
             accepted = accept(&socket) => accepted,
             Some(_) = connections.join_next() => continue,
             _ = ticks.tick() => {
@@ -118,23 +104,31 @@ pub(super) async fn serve(shared: &Arc<Shared>, socket: Socket, stopped: impl Fu
         let stream = match accepted {
             Ok(stream) => stream,
             Err(error) => {
-                tracing::warn!(err = %error, "a node cannot be accepted");
+                if let Some(untold) = resources::accept_failed(&error) {
+                    tracing::warn!(err = %error, untold, "a node cannot be accepted");
+                }
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let Ok(place) = shared.connections.room.clone().try_acquire_owned() else {
-            shared.limit(NodeLimit::Connections);
-            continue;
+        let seats = &shared.connections.seats;
+        let taken = match seats.try_take() {
+            Some(taken) => taken,
+            None => {
+                shared.limit(NodeLimit::Connections);
+                // Who has not said hello makes room: a real node says it at once.
+                let Some(taken) = seats.take_from_most_silent().await else { continue };
+                taken
+            }
         };
         let (shared, mut stop) = (shared.clone(), stop.subscribe());
         connections.spawn(async move {
             let peer = stream.peer();
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => {}
-                () = connection(&shared, stream, &peer) => {}
+                () = connection(&shared, stream, &peer, &taken.seat) => {}
             }
-            drop(place);
+            drop(taken);
         });
     }
     stop.send_replace(true);
@@ -153,16 +147,25 @@ async fn accept(socket: &Socket) -> io::Result<Stream> {
     }
 }
 
-async fn connection(shared: &Shared, stream: Stream, peer: &str) {
+async fn connection(shared: &Shared, stream: Stream, peer: &str, seat: &Seat) {
     let number = shared.connections.numbers.fetch_add(1, Ordering::Relaxed);
     let token_is_wanted = matches!(stream, Stream::Tcp(_));
     let (reader, mut writer) = tokio::io::split(stream);
     let mut frames = Frames { reader, buffer: Vec::new(), start: 0 };
-    let welcomed = timeout(HELLO_TIME, hello(shared, &mut frames, number, token_is_wanted, peer)).await;
-    let (node, end) = match welcomed.unwrap_or(Err(End::NoHello)) {
+    let welcomed = tokio::select! {
+        welcomed = timeout(HELLO_TIME, hello(shared, &mut frames, number, token_is_wanted, peer)) => {
+            welcomed.unwrap_or(Err(End::NoHello))
+        }
+        () = seat.told_to_leave() => Err(End::Crowded),
+    };
+    let (node, end) = match welcomed {
         Err(end) => (None, end),
         Ok(welcomed) => {
-            let end = converse(shared, &mut frames, &mut writer, &welcomed, number).await;
+            seat.settle();
+            let end = tokio::select! {
+                end = converse(shared, &mut frames, &mut writer, &welcomed, number) => end,
+                () = seat.told_to_leave() => End::Crowded,
+            };
             if matches!(end, End::Bye) {
                 let mut bus = |event: &_| shared.telemetry.execute(event);
                 welcomed.node.lock().said_bye(number, now(), &mut bus);
@@ -197,6 +200,7 @@ async fn connection(shared: &Shared, stream: Stream, peer: &str) {
             shared.limit(NodeLimit::Silence);
             closed(&format_args!("silent for {SILENCE:?}"));
         }
+        End::Crowded => closed(&"there are too many connections, and it had to make room"),
     }
 }
 
@@ -396,22 +400,5 @@ impl AsyncWrite for Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    // A log must not grow with what a stranger sends: one line a second, which says how many are missing.
-    #[tokio::test(start_paused = true)]
-    async fn of_peers_that_are_refused_the_log_tells_one_a_second() {
-        let mut refused = Refused::default();
-        let told: Vec<_> = (0..5).map(|_| refused.one_more(Instant::now())).collect();
-        assert_eq!(told, [Some(0), None, None, None, None]);
-        tokio::time::advance(REFUSED_LINE_PAUSE).await;
-        assert_eq!(refused.one_more(Instant::now()), Some(4));
-        tokio::time::advance(REFUSED_LINE_PAUSE).await;
-        assert_eq!(refused.one_more(Instant::now()), Some(0));
     }
 }

@@ -109,7 +109,7 @@ pub(super) fn decided(decision: &Decision) -> String {
 
 fn peak(event: &Event) -> Option<String> {
     const MIB: u64 = 1024 * 1024;
-    let bytes = event.usage.as_ref()?.peak_memory_bytes;
+    let bytes = event.usage.as_ref()?.peak_memory_bytes?;
     Some(if bytes < MIB { format!("{} KiB", bytes / 1024) } else { format!("{} MiB", bytes / MIB) })
 }
 
@@ -136,7 +136,7 @@ mod tests {
             cause: None,
             decision: None,
             last_output: None,
-            usage: Some(Usage { peak_memory_bytes: 511 << 20, cpu_ms: 1 }),
+            usage: Some(Usage { peak_memory_bytes: Some(511 << 20), cpu_ms: 1 }),
             text: None,
         }
     }

@@ -456,8 +456,9 @@ pub enum SpanPhase {
 /// What a process used in its life, as the kernel counts it for itself and those of its own children that it waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// Most memory it had resident at once.
-    pub peak_memory_bytes: u64,
+    /// Most memory it had resident at once. None if that was so little that the kernel's number is still that of the process
+    /// which started it.
+    pub peak_memory_bytes: Option<u64>,
     /// Processor time, user and system.
     pub cpu: Duration,
 }

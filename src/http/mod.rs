@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::control::{Changes, Control, Step};
 use crate::metrics::{Limit, Metrics};
+use crate::resources::{self, Seats, Taken};
 use crate::telemetry::{AttachError, Telemetry};
 use access::{Admission, Channel, Entered};
 use listener::Connection;
@@ -28,7 +29,6 @@ use live::{Closing, Live};
 use page::Snapshots;
 use patience::{Patience, Patient};
 use scrape::Scrapes;
-use seats::{Seats, Taken};
 
 mod accept;
 mod access;
@@ -44,7 +44,6 @@ mod patience;
 mod respond;
 mod router;
 mod scrape;
-mod seats;
 mod shapes;
 
 pub use access::{Access, HANDSHAKE_TIMEOUT, MAX_WEB_CONFIG_BYTES, Peer, Viewer, WebConfigError};
@@ -57,7 +56,8 @@ pub use respond::ResponseBody;
 pub use router::{MAX_BODY_BYTES, NOT_FOUND, ROUTES, Route};
 pub use scrape::{BodyError, Scrape};
 
-/// Open connections; for a client beyond them, the one on which nothing has moved for longest is closed.
+/// Open connections of all listeners together, and fewer where few files may be open; for a client beyond them, the one on
+/// which nothing has moved for longest is closed.
 pub const MAX_CONNECTIONS: usize = 512;
 
 /// How much of the head of a request may wait for its end, in bytes; beyond, the answer is 431. A head of twice as many
@@ -92,6 +92,7 @@ pub struct App {
     access: Access,
     pub(super) reload: Arc<OnceLock<Box<dyn Reload>>>,
     scrapes: Scrapes,
+    seats: Seats,
     telemetry_path: Arc<str>,
 }
 
@@ -125,6 +126,7 @@ impl App {
             access: Access::open(),
             reload: Arc::default(),
             scrapes: Scrapes::at_most(MAX_REQUESTS),
+            seats: Seats::new(|| resources::connections().min(MAX_CONNECTIONS)),
             telemetry_path,
         }
     }
@@ -194,13 +196,14 @@ impl App {
     /// Serves a listener until `shutdown`, then lets requests that are being answered finish for [`DRAIN_TIMEOUT`].
     pub async fn serve(&self, listener: impl Into<Listener>, shutdown: impl Future<Output = ()>) {
         let listener = listener.into();
-        let seats = Seats::new();
         let (graceful, closing) = (GracefulShutdown::new(), watch::Sender::new(()));
         let mut shutdown = std::pin::pin!(shutdown);
+        let mut changes = std::pin::pin!(self.seats.follow_changes());
         loop {
             let accepted = tokio::select! {
                 () = &mut shutdown => break,
-                accepted = self.accept(&listener, &seats) => accepted,
+                () = &mut changes => break,
+                accepted = self.accept(&listener) => accepted,
             };
             if let Some((stream, taken)) = accepted {
                 self.spawn_connection(stream, taken, graceful.watcher(), closing.subscribe());
@@ -213,20 +216,22 @@ impl App {
     }
 
     /// The next connection, which has a seat; none after an error of the system.
-    async fn accept(&self, listener: &Listener, seats: &Seats) -> Option<(Connection, Taken)> {
+    async fn accept(&self, listener: &Listener) -> Option<(Connection, Taken)> {
         let stream = match listener.accept().await {
             Ok(stream) => stream,
             Err(error) => {
-                tracing::warn!(err = %error, "cannot accept a connection");
+                if let Some(untold) = resources::accept_failed(&error) {
+                    tracing::warn!(err = %error, untold, "cannot accept a connection");
+                }
                 sleep(ACCEPT_PAUSE).await;
                 return None;
             }
         };
-        if let Some(taken) = seats.try_take() {
+        if let Some(taken) = self.seats.try_take() {
             return Some((stream, taken));
         }
         self.metrics.limit_reached(Limit::HttpConnections);
-        Some((stream, seats.take_from_most_silent().await?))
+        Some((stream, self.seats.take_from_most_silent().await?))
     }
 
     fn spawn_connection(&self, stream: Connection, taken: Taken, watcher: Watcher, mut closing: watch::Receiver<()>) {

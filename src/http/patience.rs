@@ -13,8 +13,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::IDLE_TIMEOUT;
-use super::seats::Seat;
 use crate::metrics::{Limit, Metrics};
+use crate::resources::Seat;
 
 /// Longest time from the first byte of a request to the end of its head.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -257,13 +257,13 @@ fn too_slow(message: &str) -> io::Error {
 mod tests {
     use super::*;
     use crate::analytics::{Analytics, AnalyticsConfig};
-    use crate::http::seats::Seats;
     use crate::metrics::MetricsConfig;
+    use crate::resources::Seats;
     use crate::telemetry::Telemetry;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     fn patience() -> Patience {
-        Patience::new(Seats::new().try_take().unwrap().seat.clone())
+        Patience::new(Seats::new(|| 1).try_take().unwrap().seat.clone())
     }
 
     fn metrics() -> Metrics {

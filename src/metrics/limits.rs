@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::cells::{Counter, Counters};
 use crate::event::NodeLimit;
+use crate::resources::Shortage;
 
 /// What is bounded: the closed set behind `restart_exporter_limit_reached_total`, all from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,13 @@ pub enum Limit {
     NodeSupervisors,
     /// See [`NodeLimit::Children`]. Spelled `node_children`.
     NodeChildren,
+    /// A process had to wait with its start, or a connection was not accepted, because no more files may be open. This one
+    /// and the two below are counted for the whole process. Spelled `file_descriptors`.
+    FileDescriptors,
+    /// A process had to wait with its start because there may be no more processes. Spelled `processes`.
+    Processes,
+    /// A process had to wait with its start because the system had no memory for it. Spelled `memory`.
+    Memory,
 }
 
 impl Limit {
@@ -75,6 +83,9 @@ impl Limit {
         Limit::Nodes,
         Limit::NodeSupervisors,
         Limit::NodeChildren,
+        Limit::FileDescriptors,
+        Limit::Processes,
+        Limit::Memory,
     ];
 
     /// The value of the label `limit`.
@@ -100,6 +111,18 @@ impl Limit {
             Limit::Nodes => NodeLimit::Nodes.as_str(),
             Limit::NodeSupervisors => NodeLimit::Supervisors.as_str(),
             Limit::NodeChildren => NodeLimit::Children.as_str(),
+            Limit::FileDescriptors => Shortage::FileDescriptors.as_str(),
+            Limit::Processes => Shortage::Processes.as_str(),
+            Limit::Memory => Shortage::Memory.as_str(),
+        }
+    }
+
+    /// The limit that there is a shortage of.
+    const fn of_shortage(shortage: Shortage) -> Self {
+        match shortage {
+            Shortage::FileDescriptors => Limit::FileDescriptors,
+            Shortage::Processes => Limit::Processes,
+            Shortage::Memory => Limit::Memory,
         }
     }
 
@@ -159,7 +182,11 @@ impl Limits {
     }
 
     pub(super) fn counts(&self) -> [u64; Limit::ALL.len()] {
-        self.reached.get()
+        let mut counts = self.reached.get();
+        for shortage in Shortage::ALL {
+            counts[Limit::of_shortage(*shortage) as usize] += shortage.counted();
+        }
+        counts
     }
 
     pub(super) fn count(&self, limit: Limit) -> u64 {

@@ -79,7 +79,7 @@ pub use error::{ControlError, MAX_ID_BYTES, SpecError, StartError};
 pub use handle::{ChildCount, ChildInfo, ChildSelector, ChildState, Started, SupervisorHandle};
 pub use process::{
     Credentials, LastOutputLimits, MAX_LINE_BYTES, PassOn, Probing, Program, Readiness, StopSignal, UnknownSignal,
-    flush_output, reap_orphans,
+    end_leftovers, flush_output, kill_all_processes, reap_orphans,
 };
 pub(crate) use handle::Progress;
 pub use reconfigure::{Changes, Step, StepAction};

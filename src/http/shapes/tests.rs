@@ -45,7 +45,7 @@ fn death() -> HistoryEntry {
         lifetime_ms: Some(Duration::from_millis(410)).into(),
         decision: decision.into(),
     };
-    let usage = Some(crate::event::Usage { peak_memory_bytes: 4096, cpu: Duration::from_millis(20) });
+    let usage = Some(crate::event::Usage { peak_memory_bytes: Some(4096), cpu: Duration::from_millis(20) });
     let remains = Remains { last_output: Some(Arc::new(["one".into(), "two".into()])), usage };
     HistoryEntry { remains, ..entry(fact) }
 }

@@ -48,7 +48,7 @@ restart_exporter_label_overflows_total counter label=supervisor,child
 restart_exporter_limit_reached_total counter limit=http_connections,http_request_header,http_request_body,\
 http_idle,http_scrapes,http_scrape_time,http_slow_reader,http_tls_handshake,http_rate,http_password_checks,\
 live_viewers,series_supervisors,series_children,node_connections,node_hello_time,node_frame_size,node_silence,nodes,\
-node_supervisors,node_children
+node_supervisors,node_children,file_descriptors,processes,memory
 restart_exporter_expired_series_total counter
 restart_exporter_node_up gauge node
 restart_exporter_node_events_total counter node

@@ -1,15 +1,19 @@
 //! An OS process as a child: started in a process group of its own, stopped by a signal to the group, its last words kept.
 
+mod cannot_run;
 mod last_output;
+mod launch;
+mod leftovers;
 mod oom;
+mod orphans;
 mod output;
 mod ready;
 mod spawn;
 
 use std::fmt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,11 +24,13 @@ use thiserror::Error;
 use tokio::time::sleep;
 
 pub use last_output::{LastOutputLimits, MAX_LINE_BYTES};
+pub use leftovers::{end_leftovers, kill_all_processes};
+pub use orphans::reap_orphans;
 pub use output::{PassOn, flush_output};
 pub use ready::{Probing, Readiness};
-pub use spawn::reap_orphans;
 
 use crate::event::{ExitReason, Pid};
+use crate::resources::Alive;
 use crate::supervisor::child::{Exit, StopToken};
 use crate::supervisor::difference::differing;
 use crate::supervisor::notice::Notice;
@@ -56,6 +62,8 @@ pub struct Program {
     pass_on: PassOn,
     last_output: LastOutputLimits,
     keep_stdout: bool,
+    /// Run by us to ask something: nothing of what it writes is read.
+    is_probe: bool,
 }
 
 /// As whom a program runs.
@@ -110,6 +118,7 @@ impl Program {
             pass_on: PassOn::default(),
             last_output: LastOutputLimits::default(),
             keep_stdout: false,
+            is_probe: false,
         }
     }
 
@@ -196,18 +205,6 @@ impl Program {
         &self.program
     }
 
-    /// Where the program is found: its path if it has a slash in it, else the first match in its `PATH`. None if there is
-    /// no executable file.
-    pub fn find(&self) -> Option<PathBuf> {
-        let directory = self.cwd.as_deref().unwrap_or(Path::new("."));
-        if self.program.contains('/') {
-            return Some(directory.join(&self.program)).filter(|path| is_executable(path));
-        }
-        let own = self.env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value.into());
-        let path = own.or_else(|| std::env::var_os("PATH"))?;
-        std::env::split_paths(&path).map(|folder| folder.join(&self.program)).find(|path| is_executable(path))
-    }
-
     /// Is what it writes to this stream kept for its death record?
     fn keeps(&self, stream: Stream) -> bool {
         stream == Stream::Stderr || self.keep_stdout
@@ -242,37 +239,10 @@ impl Program {
         &self.readiness
     }
 
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(&self.args);
-        if self.env_clear {
-            command.env_clear();
-            let inherited = self.env_inherit.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
-            command.envs(inherited);
-        }
-        command.envs(self.env.iter().map(|(name, value)| (name, value)));
-        if let Some(cwd) = &self.cwd {
-            command.current_dir(cwd);
-        }
-        if let Some(Credentials { uid, gid }) = self.credentials {
-            command.uid(uid).gid(gid);
-        }
-        let pipe = |wanted| if wanted { Stdio::piped() } else { Stdio::null() };
-        let passes_on = self.pass_on != PassOn::Off;
-        command.stdin(Stdio::null());
-        command.stdout(pipe(passes_on || self.keep_stdout));
-        command.stderr(pipe(true));
-        command
-    }
-
-    /// What a failed spawn means. The system has one error for a missing program and a missing directory.
-    fn cannot_run(&self, error: &std::io::Error) -> ExitReason {
-        match &self.cwd {
-            Some(cwd) if !cwd.is_dir() => {
-                ExitReason::error(format_args!("cannot run in {}: no such directory", cwd.display()))
-            }
-            _ => ExitReason::error(format_args!("cannot run {:?}: {error}", self.program)),
-        }
+    /// A command that is run to ask something.
+    pub(super) fn probe(program: &str, args: &[String]) -> Self {
+        let probe = Self::new(program).args(args).pass_on(PassOn::Off);
+        Self { is_probe: true, ..probe }
     }
 }
 
@@ -281,10 +251,6 @@ impl fmt::Debug for Program {
         // Arguments and environment may hold secrets.
         f.debug_struct("Program").field("program", &self.program).finish_non_exhaustive()
     }
-}
-
-fn is_executable(path: &Path) -> bool {
-    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 // === impl StopSignal ===
@@ -326,10 +292,11 @@ pub(super) type Live = Arc<ArcSwap<Program>>;
 /// Runs the program to its end. The stop token sends the stop signal, the kill token SIGKILL; both to the whole group.
 pub(super) async fn run(live: Live, id: Arc<str>, stop: StopToken, kill: Notice, voice: Voice) -> Exit {
     oom::watch();
+    let _alive = Alive::one_more();
     let program = live.load_full();
-    let mut process = match spawn::spawn(program.command(), program.umask).await {
+    let mut process = match launch::start(&program, &id, &stop, &kill).await {
         Ok(process) => process,
-        Err(error) => return program.cannot_run(&error).into(),
+        Err(reason) => return reason.into(),
     };
     let output = listen(&live, &id, &mut process);
     let end = supervise(&live, &mut process, &stop, &kill, voice).await;
@@ -357,7 +324,7 @@ async fn supervise(
     mut voice: Voice,
 ) -> std::io::Result<End> {
     let readiness = live.load().readiness.clone();
-    let mut ended = std::pin::pin!(process.ended()?);
+    let mut ended = std::pin::pin!(process.ended());
     let mut reached = std::pin::pin!(readiness.reached());
     voice.known(Known::Pid(Pid::Process(process.pid.as_raw_nonzero().get().unsigned_abs())));
     // At once, not when the loop comes to it: a program that dies as soon as it runs has died, and did start.
@@ -398,11 +365,18 @@ async fn supervise(
     }
     let (status, usage) = process.reap()?;
     // The others of the group were told to stop as well, and have the same time for it.
-    while told.is_some() && !killed && process.has_group().await {
+    let mut rest_killed = false;
+    if told.is_some() && !killed {
+        let rest_goes = async {
+            while process.has_group().await {
+                sleep(GROUP_POLL).await;
+            }
+        };
         tokio::select! {
-            () = sleep(GROUP_POLL) => {}
+            biased;
+            () = rest_goes => {}
             () = kill.given() => {
-                killed = true;
+                rest_killed = true;
                 process.signal(Signal::KILL);
             }
         }
@@ -410,6 +384,8 @@ async fn supervise(
     let reason = match (not_ready, exit_reason(status, told, &live.load().ok_exit_codes)) {
         (Some(not_ready), _) => not_ready,
         (None, ExitReason::Killed) if !killed && oom::killed() => ExitReason::Oom,
+        // Not all of it did as it was told.
+        (None, ExitReason::Shutdown(_)) if rest_killed => ExitReason::Killed,
         (None, reason) => reason,
     };
     Ok(End { reason, usage })

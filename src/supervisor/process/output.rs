@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use once_cell::sync::Lazy;
 use parking_lot::Mutex;
+use rustix::io::retry_on_intr;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -172,7 +173,8 @@ impl Reader {
         };
         let mut read = 0;
         while read < MAX_BYTES_AFTER_END {
-            match self.pipe.try_read(&mut buffer) {
+            // Past the runtime, which may have heard of the end before it hears that there is something in the pipe.
+            match retry_on_intr(|| rustix::io::read(&self.pipe, &mut *buffer)) {
                 Ok(length) if length > 0 => {
                     read += length;
                     late.push(self.take(&buffer[..length]));
@@ -186,7 +188,8 @@ impl Reader {
                 self.kept.lock().push(line, program.last_output);
             }
         }
-        // The death is told from here on; passing on what is left may take longer.
+        // The death is told from here on; passing on what is left may take longer. Its descriptor is needed for the next run.
+        drop(self.pipe);
         let _ = done.send(());
         late.push(self.passed.finish());
         for piece in &late {

@@ -1,7 +1,6 @@
 //! When a process counts as started: at once, after a while, or when a probe says so.
 
 use std::io;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::spawn;
+use super::{Program, cannot_run, launch};
 use crate::event::ExitReason;
 
 /// What ends the start of a process. The next child starts only then.
@@ -103,10 +102,10 @@ impl Readiness {
 
 async fn exec(argv: &[String]) -> io::Result<()> {
     let Some((program, args)) = argv.split_first() else { return Err(io::ErrorKind::InvalidInput.into()) };
-    let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut process = spawn::spawn(command, None).await?;
-    process.ended()?.await?;
+    let program = Program::probe(program, args);
+    let started = launch::once(&program).await;
+    let mut process = started.map_err(|failed| io::Error::other(cannot_run::reason(&program, &failed).to_string()))?;
+    process.ended().await?;
     let (status, _) = process.reap()?;
     if status.success() { Ok(()) } else { Err(io::Error::other(status.to_string())) }
 }

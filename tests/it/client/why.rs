@@ -102,7 +102,10 @@ async fn a_failed_start_is_told() {
     exporter.supervise(Supervisor::new("top").max_restarts(9).max_seconds(3600).child(child)).await.unwrap();
     deaths(&exporter, "top", "once", 2).await;
     let told = why("once", &url).await;
-    assert!(told.contains("1× did not start: ended with an error: ") && told.contains("No such file"), "{told}");
+    assert!(
+        told.contains("1× did not start: ended with an error: ") && told.contains("once\": no such file"),
+        "{told}"
+    );
     assert!(told.contains("1× ended with exit code 1"), "{told}");
     exporter.shutdown().await;
 }

@@ -95,7 +95,8 @@ async fn a_process_is_known_by_the_systems_pid() {
 }
 
 // A process that goes by the signal that asked it to did as it was told; one that has its own answer keeps its code. The
-// rest of its group (background jobs of a shell ignore SIGINT) has the shutdown time as well.
+// rest of its group (background jobs of a shell ignore SIGINT) has the shutdown time as well, and if it has to be killed
+// then, the child ran out of time.
 #[tokio::test]
 async fn a_process_is_asked_by_its_stop_signal() {
     let pipes = [Pipe::new(), Pipe::new(), Pipe::new()];
@@ -116,7 +117,7 @@ async fn a_process_is_asked_by_its_stop_signal() {
     top.shutdown().await;
     let expected = [
         "terminate top/failing error ordered -> leave",
-        "terminate top/saving shutdown ordered -> leave",
+        "terminate top/saving timeout ordered -> leave",
         "terminate top/obeying shutdown ordered -> leave",
         "end top normal",
     ];

@@ -54,6 +54,36 @@ async fn a_child_inherits_our_variables_and_has_its_own() {
     assert_eq!(output(script, keys).await, format!("{home}|hello world|X\n"));
 }
 
+// What whoever started us says to us alone is not inherited, by name neither; nor by a probe. The file can set it.
+#[tokio::test]
+async fn what_is_meant_for_the_exporter_is_not_inherited() {
+    let ours =
+        ["NOTIFY_SOCKET=/none", "LISTEN_PID=1", "LISTEN_FDS=0", "LISTEN_FDNAMES=x", "RESTART_EXPORTER_PASSWORD=s3cret"];
+    let before = [&["env", "KEPT=1"], &ours[..]].concat();
+    let seen = "env | grep -E '^(NOTIFY|LISTEN|RESTART_EXPORTER|KEPT)' | sort | tr '\\n' ' '";
+    let ready = format!(
+        "ready = {{ exec = [\"sh\", \"-c\", \"{} > DIR/probe\"], interval = \"10ms\" }}",
+        seen.replace('\\', "\\\\")
+    );
+    let inherits = "env_clear = true\nenv_inherit = [\"PATH\", \"KEPT\", \"NOTIFY_SOCKET\", \"LISTEN_FDS\"]";
+    let waits = |file: &str| format!("{seen} > {file}; exec sleep 600");
+    let text = patient(&[
+        child("all", &waits("all"), &ready),
+        child("some", &waits("some"), inherits),
+        child("own", &waits("own"), "env = { LISTEN_FDS = \"7\" }"),
+    ]);
+    let as_pid_1 = std::env::var_os(super::AS_PID_1).is_some();
+    let tree = Tree::launch(tempfile::tempdir().unwrap(), &text, &before, as_pid_1).await;
+    tree.is_ready().await;
+    for (file, expected) in
+        [("all", "KEPT=1 "), ("probe", "KEPT=1 "), ("some", "KEPT=1 "), ("own", "KEPT=1 LISTEN_FDS=7 ")]
+    {
+        let written = async || tree.read(file).filter(|text| text.ends_with(' '));
+        assert_eq!(crate::world::until(file, written).await, expected, "{file}");
+    }
+    tree.stops_well().await;
+}
+
 // With `env_clear` it has only what the file says, and what is inherited by name.
 #[tokio::test]
 async fn a_child_may_have_a_clear_environment() {
@@ -84,6 +114,7 @@ async fn a_directory_that_disappears_is_named() {
                           cwd = \"DIR/sub\"\nbackoff = { initial = \"20ms\", max = \"1h\", factor = 100 }\n"
         .into()]);
     let tree = Tree::start_with(&text, |directory| std::fs::create_dir(directory.join("sub")).unwrap()).await;
+    tree.is_ready().await;
     let error = crate::world::until("a start error", async || {
         tree.data("/api/v1/history?supervisor=a&event=start_error").await["events"].get(0).cloned()
     })

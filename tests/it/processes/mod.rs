@@ -7,16 +7,19 @@
 //! so.
 
 mod backoff;
+mod cannot_run;
 mod causes;
 mod environment;
 mod examples;
 mod give_up;
 mod last_output;
+mod leftovers;
 mod orphans;
 mod pass_on;
 mod pid_one;
 mod readiness;
 mod reasons;
+mod signals;
 mod stopping;
 mod usage;
 
@@ -195,6 +198,11 @@ impl Tree {
     /// Sends a signal to the exporter.
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_raw(self.pid()).unwrap(), signal).unwrap();
+    }
+
+    /// Waits for a line of the log with this text in it.
+    async fn log_has(&mut self, text: &str) {
+        self.process.as_mut().unwrap().line_with(text).await;
     }
 
     /// Waits for the exporter's end; returns how it ended and all it logged. The directory stays.

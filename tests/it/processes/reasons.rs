@@ -52,6 +52,7 @@ async fn an_exit_code_that_is_ok_is_a_normal_end() {
 #[tokio::test]
 async fn an_ordered_stop_has_a_reason_of_its_own() {
     const QUICK: &str = "shutdown = \"100ms\"";
+    const DEAF: &str = "trap \"\" TERM; touch deaf; while :; do sleep 0.05; done";
     let table = [
         ("obeys", ":", "", "shutdown"),
         ("shell", "trap 'exit 143' TERM", "", "shutdown"),
@@ -59,6 +60,13 @@ async fn an_ordered_stop_has_a_reason_of_its_own() {
         ("fails", "trap 'exit 7' TERM", "", "error"),
         ("seven", "trap 'exit 7' TERM", "ok_exit_codes = [7]", "shutdown"),
         ("stays", "trap '' TERM", QUICK, "timeout"),
+        // What it started stays, and has to be killed.
+        (
+            "rest",
+            &format!("sh -c '{DEAF}' & trap 'exit 0' TERM; while [ ! -e deaf ]; do sleep 0.01; done"),
+            QUICK,
+            "timeout",
+        ),
         ("brutal", ":", "shutdown = \"brutal_kill\"", "killed"),
     ];
     let mut text = supervisor("a", "strategy = \"one_for_all\"");

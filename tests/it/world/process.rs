@@ -136,12 +136,17 @@ impl Drop for Foreign {
 impl Running {
     /// Starts `restart_exporter` with these arguments on a port of its own, and returns when it listens.
     pub(crate) async fn start(arguments: &[&str]) -> Self {
-        let mut arguments = [arguments, &["--web.listen-address=127.0.0.1:0"]].concat();
+        Self::start_below(&[], arguments).await
+    }
+
+    /// The same, below these words of a command line, which must become the exporter.
+    pub(crate) async fn start_below(before: &[&str], arguments: &[&str]) -> Self {
+        let mut arguments = [before, &[BINARY], arguments, &["--web.listen-address=127.0.0.1:0"]].concat();
         // Nodes are heard where a test asks for them; all of one machine would want the same port.
         if !arguments.iter().any(|argument| argument.starts_with("--beam.listen-address")) {
             arguments.push("--beam.listen-address=");
         }
-        let mut process = Foreign::start(BINARY, &arguments);
+        let mut process = Foreign::start(arguments[0], &arguments[1..]);
         let address = process.address().await;
         Self { process, address }
     }
