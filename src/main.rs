@@ -18,7 +18,7 @@ use restart_exporter::event::counted;
 use restart_exporter::supervisor::{Supervisor, TreeSize, end_leftovers, flush_output, reap_orphans};
 use restart_exporter::{Error, Exporter, OnGiveUp, beam, config, resources};
 
-use crate::cli::{Ask, Cli, Command, Order, ServeArgs};
+use crate::cli::{Ask, Cli, Command, LogFormat, Order, ServeArgs};
 use crate::demo::Demo;
 use crate::listen::ListenAddress;
 use crate::signals::Hangups;
@@ -177,7 +177,7 @@ async fn serve(args: &ServeArgs, tree: Tree, passed: Result<Vec<Passed>, BoxErro
         && let Some(Error::GaveUp { name, .. }) = error.downcast_ref()
     {
         exporter.stop_supervisors().await;
-        client::explain_end(exporter.app(), name).await;
+        client::explain_end(exporter.app(), name, matches!(args.log_format, LogFormat::Json)).await;
         exporter.linger(stop).await;
     }
     exporter.shutdown().await;

@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 use restart_exporter::analytics::error_line;
-use restart_exporter::wire::{Decision, Event, Supervisor};
+use restart_exporter::wire::{Child, Decision, Event, Supervisor};
 
 use super::times::lasting;
 
@@ -31,7 +31,11 @@ pub(super) fn what(event: &Event) -> String {
         "aggregated" => detail.into(),
         "mark" => event.text.clone().unwrap_or_default(),
         "started" => "started".into(),
+        "waiting" => "waits for those before it to start".into(),
+        "starting" => "is being started".into(),
+        "stopping" => "was told to stop".into(),
         "stopped" => "stopped for good".into(),
+        "supervisor_configured" => "has its settings".into(),
         other => other.replace('_', " "),
     }
 }
@@ -40,6 +44,20 @@ pub(super) fn what(event: &Event) -> String {
 pub(super) fn unheard(supervisor: &Supervisor, now: u64) -> Option<String> {
     let silent = now.saturating_sub(supervisor.silent_since?);
     Some(format!("its node is not heard for {}", lasting(silent)))
+}
+
+/// What a child that waits, starts or stops is waiting for, for how long, and how long it may take; none if it does none of
+/// that.
+pub(super) fn progress(child: &Child) -> Option<String> {
+    let progress = child.progress.as_ref()?;
+    let what = match (&*child.state, &progress.waits_for) {
+        ("waiting", Some(first)) => format!("waiting for {first} to start"),
+        ("waiting", None) => "waiting for its turn".into(),
+        ("starting", Some(what)) => format!("starting: waiting for {what}"),
+        (state, _) => state.to_owned(),
+    };
+    let limit = progress.limit_ms.map(|limit| format!(" of {}", lasting(limit))).unwrap_or_default();
+    Some(format!("{what}, {}{limit}", lasting(progress.elapsed_ms)))
 }
 
 /// How a run ended.

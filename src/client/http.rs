@@ -107,6 +107,21 @@ impl Client {
         self.whole(Method::POST, route, query).await
     }
 
+    /// What `/-/ready` says if it does not say that all is well.
+    pub(super) async fn not_ready(&self) -> Result<Option<String>, Failure> {
+        let exchange = async {
+            let response = self.send(Method::GET, "ready", &[], None).await?;
+            let status = response.status();
+            let text = self.body(response.into_body()).await?;
+            match status {
+                StatusCode::SERVICE_UNAVAILABLE => Ok(Some(text)),
+                status if status.is_success() => Ok(None),
+                status => Err(self.refusal(status, &text)),
+            }
+        };
+        self.in_time(exchange).await
+    }
+
     /// A body that goes on; the request has to be answered in time, the body need not end.
     pub(super) async fn stream(&self, route: &str, header: Option<(HeaderName, &str)>) -> Result<Incoming, Failure> {
         let response = self.in_time(self.send(Method::GET, route, &[], header)).await?;

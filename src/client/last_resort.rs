@@ -18,13 +18,13 @@ use crate::cli::complain;
 /// Bytes under way between the two ends of a connection.
 const ROOM: usize = 64 * 1024;
 
-/// Says why a top supervisor gave up or could not start.
-pub(crate) async fn explain_end(app: &App, top: &str) {
+/// Says why a top supervisor gave up or could not start; as lines of the log where a program reads that.
+pub(crate) async fn explain_end(app: &App, top: &str, as_log: bool) {
     let client = Client::within(app);
     let explained: Result<Found, Failure> = async {
         let supervisors: Vec<Supervisor> = shape(&client, &client.get("supervisors", &[]).await?)?;
         let name = culprit(&supervisors, top).unwrap_or_else(|| top.to_owned());
-        why::run(&client, &mut Screen::of_errors(), false, &name, None).await
+        why::run(&client, &mut Screen::of_errors(as_log), false, &name, None).await
     }
     .await;
     if let Err(failure) = explained {

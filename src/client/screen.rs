@@ -12,12 +12,21 @@ use tokio::net::unix::pipe::Sender;
 /// Longest text shown in a column of a table; the whole stands in `why` and in the JSON.
 const MAX_COLUMN: usize = 60;
 
-/// Standard output, or standard error.
+/// Standard output, or another place where lines are read.
 pub(super) struct Screen {
-    is_error: bool,
+    place: Place,
     colours: bool,
     closed: bool,
     broken: Option<io::Error>,
+}
+
+/// Where lines go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Output,
+    Errors,
+    /// The log, a line each.
+    Log,
 }
 
 /// Columns that are as wide as they must be.
@@ -34,18 +43,22 @@ impl Screen {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let colours = io::stdout().is_terminal() && !set("NO_COLOR") && !dumb;
-        Self { is_error: false, colours, closed: false, broken: None }
+        Self { place: Place::Output, colours, closed: false, broken: None }
     }
 
-    /// Standard error, among the lines of a log.
-    pub(super) fn of_errors() -> Self {
-        Self { is_error: true, colours: false, closed: false, broken: None }
+    /// Standard error, as it is or, where a program reads it, as lines of the log.
+    pub(super) fn of_errors(as_log: bool) -> Self {
+        let place = if as_log { Place::Log } else { Place::Errors };
+        Self { place, colours: false, closed: false, broken: None }
     }
 
     /// Writes a line. It must be safe already.
     pub(super) fn line(&mut self, line: &str) {
-        let mut stream: Box<dyn Write> =
-            if self.is_error { Box::new(io::stderr().lock()) } else { Box::new(io::stdout().lock()) };
+        let mut stream: Box<dyn Write> = match self.place {
+            Place::Output => Box::new(io::stdout().lock()),
+            Place::Errors => Box::new(io::stderr().lock()),
+            Place::Log => return tracing::error!("{}", line.trim()),
+        };
         let written =
             stream.write_all(line.as_bytes()).and_then(|()| stream.write_all(b"\n")).and_then(|()| stream.flush());
         let Err(error) = written else { return };

@@ -51,9 +51,20 @@ pub(super) async fn run(
         }
     }
     let children = supervisors.iter().flat_map(|one| &one.children).map(|child| &child.health);
-    let is_trouble = |word: &str| screen::health(word) <= Health::Silent;
-    let trouble = supervisors.iter().map(|one| &one.health).chain(children).any(|word| is_trouble(word));
-    Ok(if trouble { Found::Trouble } else { Found::Fine })
+    let is_trouble = |word: &str| screen::health(word).is_trouble();
+    if supervisors.iter().map(|one| &one.health).chain(children).any(|word| is_trouble(word)) {
+        return Ok(Found::Trouble);
+    }
+    // Before the start and while it stops nothing is in trouble, and yet not all is well.
+    match client.not_ready().await? {
+        Some(why) if supervisor.is_none() => {
+            if !json {
+                why.lines().for_each(|line| screen.line(&screen::plain(line)));
+            }
+            Ok(Found::Trouble)
+        }
+        _ => Ok(Found::Fine),
+    }
 }
 
 /// How many supervisors have no line of their own.
@@ -139,7 +150,11 @@ fn row(supervisor: &Supervisor, child: &Child, now: u64) -> [String; 7] {
         up,
         format!("{}/{}", child.deaths_hour, child.deaths_day),
         last.unwrap_or_else(|| "–".into()),
-        child.last_death.as_ref().map_or_else(|| "–".into(), explain::brief),
+        match (explain::progress(child), &child.last_death) {
+            (Some(progress), _) => progress,
+            (None, Some(death)) => explain::brief(death),
+            (None, None) => "–".into(),
+        },
         budget(supervisor),
     ]
 }

@@ -4,7 +4,7 @@ use restart_exporter::analytics::{Health, JUST_BEFORE};
 use restart_exporter::event::counted;
 use restart_exporter::wire::{Cause, Causes, Child, Event, History, Supervisor};
 
-use super::explain::{decided, says, unheard, what};
+use super::explain::{decided, progress, says, unheard, what};
 use super::http::Client;
 use super::screen::{self, Screen, named, plain};
 use super::times::{ago, clock, lasting, short_clock};
@@ -186,11 +186,12 @@ fn state(screen: &mut Screen, subject: &Subject<'_>, all: &[Supervisor], now: u6
     if let (true, Some(left), Some(max), Some(seconds)) =
         (supervisor.up, supervisor.restarts_left, supervisor.max_restarts, supervisor.max_seconds)
     {
-        let line = format!(
-            "  budget       {left} of {} left within {seconds}s; with one more than that {name} gives up",
-            counted(max, "restart", "restarts")
-        );
-        screen.line(&line);
+        let restarts = counted(max, "restart", "restarts");
+        let end = match supervisor.budget_can_run_out {
+            Some(false) => format!("{name} never gives up: the backoffs are too long to use them up"),
+            _ => format!("with one more than that {name} gives up"),
+        };
+        screen.line(&format!("  budget       {left} of {restarts} left within {seconds}s; {end}"));
     }
     let next = match (subject.child, unheard(supervisor, now)) {
         _ if !supervisor.up => match (&supervisor.parent, decides(supervisor, all)) {
@@ -201,10 +202,11 @@ fn state(screen: &mut Screen, subject: &Subject<'_>, all: &[Supervisor], now: u6
             (None, None) => format!("{name} is down, and nobody starts it again"),
         },
         (_, Some(unheard)) => format!("nobody knows: {unheard}"),
+        (Some(child), None) if child.progress.is_some() => plain(&progress(child).unwrap_or_default()).into_owned(),
         (Some(Child { next_try_ms: Some(ms), .. }), None) => format!("tried again in {}", lasting(*ms)),
         (Some(Child { uptime_ms: Some(ms), .. }), None) => format!("nothing: it runs, for {} now", lasting(*ms)),
         (Some(child), None) if child.state == "restarting" => "is being started again".into(),
-        (Some(_), None) => "nothing: it stays down until somebody starts it".into(),
+        (Some(_), None) => "nothing: it stays down until an operator starts it".into(),
         (None, None) => "nothing".into(),
     };
     screen.line(&format!("  next         {next}"));

@@ -116,7 +116,7 @@ mod tests {
             _ => panic!("an answer is whole"),
         };
         assert_eq!(body(success_at(1_700_000_000_123, [1])), r#"{"status":"success","now":1700000000123,"data":[1]}"#);
-        let error = error_at(1_700_000_000_123, StatusCode::NOT_FOUND, "not_found", "no such".into());
+        let error = error_at(1_700_000_000_123, StatusCode::NOT_FOUND, "not_found", "no such".into(), None::<()>);
         assert_eq!(body(error), r#"{"status":"error","now":1700000000123,"errorType":"not_found","error":"no such"}"#);
     }
 }

@@ -7,9 +7,9 @@ use tokio::time::{Instant, sleep_until};
 use crate::event::{Action, Decision, Detail, ExitReason, Payload, Strategy, SupervisorExit, Timestamp};
 use crate::supervisor::error::StartError;
 use crate::supervisor::run_loop::Supervision;
-use crate::supervisor::runs::{QUIET_STOP, Stopped, say_waiting, until};
+use crate::supervisor::runs::{QUIET_STOP, Stopped, say_killed, say_waiting, until};
 use crate::supervisor::spec::Shutdown;
-use crate::supervisor::table::{Child, Down, Key, Run};
+use crate::supervisor::table::{Down, Key, Run};
 use crate::telemetry::monotonic_now;
 
 impl Supervision {
@@ -90,7 +90,11 @@ impl Supervision {
                     continue;
                 }
             };
-            for run in overdue.iter().filter_map(|key| self.table.get(*key)).filter_map(Child::any_run) {
+            for child in overdue.iter().filter_map(|key| self.table.get(*key)) {
+                let Some(run) = child.any_run() else { continue };
+                if let (Shutdown::Timeout(limit), false) = (child.spec.shutdown, killed) {
+                    say_killed(&self.me.name, &child.reference.id, limit);
+                }
                 run.kill();
             }
         }

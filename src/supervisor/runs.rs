@@ -139,6 +139,9 @@ impl Runs {
         let exit = match in_time {
             Some(exit) => exit,
             None => {
+                if let (Shutdown::Timeout(limit), false) = (shutdown, self.orders.kill.is_given()) {
+                    say_killed(&self.name, child, limit);
+                }
                 run.kill();
                 let exit = self.wait(run.task).await;
                 self.late(exit, shutdown)
@@ -227,6 +230,12 @@ impl Runs {
         let index = self.seen.iter().position(|(seen, _)| *seen == task)?;
         self.seen.remove(index).map(|(_, exit)| exit)
     }
+}
+
+/// Says who is killed because its time to stop was over.
+pub(super) fn say_killed(supervisor: &str, child: &str, limit: Duration) {
+    let limit = humantime::format_duration(limit).to_string();
+    tracing::warn!(supervisor, child, limit, "child did not stop in time and is killed");
 }
 
 /// Says who is waited for. The log is the only place that a person can look at while everything stops.

@@ -2,7 +2,7 @@
 
 use restart_exporter::event::{EventKind, Payload, SupervisorExit};
 use restart_exporter::prelude::*;
-use restart_exporter::{Error, Exporter};
+use restart_exporter::{Error, Exporter, OnGiveUp};
 use rustix::process::Signal;
 
 use crate::world::{Events, Running, is_alive, soon, until};
@@ -131,8 +131,9 @@ async fn a_top_supervisor_that_gives_up_ends_the_program_with_a_failure() {
         [[supervisor.child]]
         id = "crasher"
         command = ["sh", "-c", "exit 3"]
+        backoff = "none"
     "#;
-    let exporter = Running::file_unready(directory.path(), text).await;
+    let exporter = Running::file_with(directory.path(), text, &["--exit.on-give-up=always"]).await;
     let (status, log) = exporter.ended().await;
     assert_eq!(status.code(), Some(1), "{log:#?}");
     let last = log.last().unwrap();
@@ -162,7 +163,7 @@ async fn supervisors_that_are_done_end_the_program_without_a_failure() {
 // The same in a program of one's own: serve returns the error, and stops the other supervisors first.
 #[tokio::test]
 async fn serve_returns_who_gave_up_and_stops_the_others() {
-    let exporter = Exporter::builder().build().unwrap();
+    let exporter = Exporter::builder().on_give_up(OnGiveUp::Always).build().unwrap();
     let healthy = Supervisor::new("healthy").child(ChildSpec::task("idle", |stop| async move { stop.stopped().await }));
     let healthy = exporter.supervise(healthy).await.unwrap();
     let doomed =

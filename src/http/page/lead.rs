@@ -88,7 +88,15 @@ impl Scene<'_> {
             also: also.into_iter().take(MAX_ALSO).map(|(name, cause)| Also::of(name, cause)).collect(),
             budget: budget(node),
             next: next(node, child),
-            commands: vec![typed("why", &format!("{supervisor}/{id}")), typed("history", supervisor)],
+            commands: [typed("why", &format!("{supervisor}/{id}")), typed("history", supervisor)]
+                .into_iter()
+                .chain(match child.health {
+                    _ if beam.is_some() => None,
+                    Health::GaveUp => Some(typed("start", supervisor)),
+                    Health::Failed => Some(typed("start", &format!("{supervisor}/{id}"))),
+                    _ => None,
+                })
+                .collect(),
         }
     }
 }

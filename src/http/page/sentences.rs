@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::snapshot::{Node, is_trouble};
 use super::text::{duration, line};
 use super::view::{Budget, budget, millis};
-use crate::analytics::{Cause, ChildView, Fact, Health, HistoryEvent, Looping};
+use crate::analytics::{Cause, ChildProgress, ChildState, ChildView, Fact, Health, HistoryEvent, Looping};
 use crate::event::{Strategy, counted};
 
 /// How many deaths, and how quickly one after the other.
@@ -51,6 +51,17 @@ pub(super) fn change(changed: &HistoryEvent, at: u64, death: &str) -> (String, S
     (what, format!("{} before {death}", duration(millis(before))))
 }
 
+/// What a child that waits, starts or stops is waiting for.
+pub(super) fn progress(state: ChildState, progress: &ChildProgress) -> String {
+    match (state, &progress.waits_for) {
+        (ChildState::Waiting, Some(first)) => format!("waiting for {} to start", line(first)),
+        (ChildState::Waiting, None) => "waiting for its turn".into(),
+        (ChildState::Stopping, _) => "stopping".into(),
+        (_, Some(what)) => format!("starting: waiting for {}", line(what)),
+        (_, None) => "starting".into(),
+    }
+}
+
 /// Is it up in between?
 pub(super) fn up(child: &ChildView) -> Vec<String> {
     let Some(looping) = &child.looping else { return Vec::new() };
@@ -67,8 +78,10 @@ pub(super) fn next(node: &Node, child: &ChildView) -> Vec<String> {
     };
     let siblings = node.view.children.len().saturating_sub(1) as u64;
     match child.health {
-        Health::GaveUp => return vec![format!("Nothing: {name} gave up, and all its children are down. {above}")],
-        Health::Failed => return vec!["Nothing: it stays down until somebody starts it.".into()],
+        Health::GaveUp => {
+            return vec![format!("Nothing: {name} gave up, and all its children are down until {name} is started. {above}")];
+        }
+        Health::Failed => return vec!["Nothing: it stays down until an operator starts it.".into()],
         Health::Silent => return vec!["Nobody knows: its node is not heard. What stands here was known last.".into()],
         _ => {}
     }
@@ -81,6 +94,10 @@ pub(super) fn next(node: &Node, child: &ChildView) -> Vec<String> {
             sentences.push("Each death restarts those after it as well.".into())
         }
         _ => {}
+    }
+    if node.view.config.as_ref().and_then(|config| config.budget_can_run_out) == Some(false) {
+        sentences.push(format!("{name} never gives up: the backoffs are too long to use up its restart budget."));
+        return sentences;
     }
     let Some(Budget { left, max, seconds, .. }) = budget(node) else { return sentences };
     sentences.push(match left {

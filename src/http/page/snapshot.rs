@@ -175,5 +175,5 @@ impl Node {
 
 /// Does somebody have to look at it?
 pub(super) fn is_trouble(health: Health) -> bool {
-    health <= Health::Restarting
+    health.is_trouble()
 }

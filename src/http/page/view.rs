@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::shapes::LastOutput;
+use super::sentences;
 use super::snapshot::{Node, Place, Snapshot};
 use super::text::{clock, duration, line};
 use crate::analytics::registry::Name;
@@ -53,6 +54,8 @@ pub(super) enum Run {
     Next(u64, String),
     /// About to be started.
     Starting,
+    /// It waits, starts or stops: what is waited for, since when in Unix milliseconds, for how long, and how long it may take.
+    Busy { what: String, since: u64, elapsed: String, limit: Option<String> },
     /// Down.
     Down,
     /// Nobody knows.
@@ -114,6 +117,7 @@ pub(super) struct Group {
     pub(super) totals: String,
     pub(super) spark: Spark,
     pub(super) budget: Option<Budget>,
+    pub(super) actions: Vec<Action>,
     pub(super) rows: Vec<Row>,
     /// Those not listed: `4 ok`.
     pub(super) rest: Vec<String>,
@@ -128,14 +132,13 @@ pub(super) struct Row {
     pub(super) deaths_hour: u64,
     pub(super) deaths_day: u64,
     pub(super) death: Option<Death>,
-    pub(super) action: Option<Action>,
+    pub(super) actions: Vec<Action>,
 }
 
-/// What an operator may do with a child.
+/// What an operator may do with a child or a supervisor.
 pub(super) struct Action {
+    /// `restart`, which is the name of the route as well.
     pub(super) verb: &'static str,
-    /// `restart_child`
-    pub(super) route: &'static str,
     pub(super) query: String,
     pub(super) what: String,
 }
@@ -150,6 +153,15 @@ impl Scene<'_> {
 
     pub(super) fn run(&self, child: &ChildView) -> Run {
         let now = self.snapshot.at;
+        if let Some(progress) = &child.progress {
+            let elapsed = millis(progress.elapsed);
+            return Run::Busy {
+                what: sentences::progress(child.state, progress),
+                since: now.saturating_sub(elapsed),
+                elapsed: duration(elapsed),
+                limit: progress.limit.map(|limit| duration(millis(limit))),
+            };
+        }
         match (child.state, child.uptime.map(millis), child.next_try.map(millis)) {
             _ if child.health == Health::Silent => Run::Unknown,
             (ChildState::Running, Some(uptime), _) => Run::Up(now.saturating_sub(uptime), duration(uptime)),
@@ -231,6 +243,7 @@ impl Scene<'_> {
             totals: totals(node),
             spark: self.spark(node, None),
             budget: budget(node),
+            actions: if self.admin { supervisor_actions(node) } else { Vec::new() },
             rows: children.iter().map(|child| self.row(Place { supervisor: place, child: *child })).collect(),
             rest: rest.map(|(health, number)| format!("{number} {}", health.said())).collect(),
         }
@@ -250,7 +263,7 @@ impl Scene<'_> {
             deaths_hour: child.deaths_hour,
             deaths_day: child.deaths_day,
             death: child.last_death.as_ref().map(|entry| self.death(entry)),
-            action: self.admin.then(|| action(node, child)).flatten(),
+            actions: if self.admin { child_actions(node, child) } else { Vec::new() },
         }
     }
 }
@@ -321,19 +334,32 @@ pub(super) fn budget(node: &Node) -> Option<Budget> {
     Some(Budget { used, max, left, seconds, percent })
 }
 
-fn action(node: &Node, child: &ChildView) -> Option<Action> {
-    // One of a node takes no orders of ours, and one that is down none at all.
-    let supervisor = Some(&node.view.supervisor).filter(|name| name.node.is_none() && node.view.up)?;
-    let is_dynamic = child.child.dynamic;
-    // The children of a dynamic supervisor have no ids to be found by, and none of them is stopped and kept.
-    let (id, what) = (&child.child.id, line(&child.child.id));
-    let (verb, route, target, what) = match (child.state, &child.pid) {
-        (ChildState::Stopped, _) => ("restart", "restart_child", id.to_string(), what),
-        (_, Some(pid)) if is_dynamic => ("terminate", "terminate_child", pid.to_string(), format!("{what} ({pid})")),
-        _ if is_dynamic => return None,
-        _ => ("terminate", "terminate_child", id.to_string(), what),
+/// What can be ordered of a supervisor of this process as a whole.
+fn supervisor_actions(node: &Node) -> Vec<Action> {
+    let name = &node.view.supervisor;
+    if name.node.is_some() {
+        return Vec::new();
+    }
+    let verbs: &[_] = if node.view.up { &["restart", "stop"] } else { &["start"] };
+    let action = |verb: &&'static str| Action { verb, query: href(name, None), what: line(&name.supervisor) };
+    verbs.iter().map(action).collect()
+}
+
+/// What can be ordered of a child. One of a node takes no orders of ours, and of a supervisor that is down only the whole.
+fn child_actions(node: &Node, child: &ChildView) -> Vec<Action> {
+    let Some(supervisor) = Some(&node.view.supervisor).filter(|name| name.node.is_none() && node.view.up) else {
+        return Vec::new();
     };
-    Some(Action { verb, route, query: href(supervisor, Some(&target)), what })
+    let what = line(&child.child.id);
+    // The children of a dynamic supervisor have no ids to be found by, and none of them is stopped and kept.
+    let (verbs, target, what): (&[_], _, _) = match (&child.pid, child.state) {
+        (Some(pid), _) if child.child.dynamic => (&["stop"], pid.to_string(), format!("{what} ({pid})")),
+        _ if child.child.dynamic => return Vec::new(),
+        (_, ChildState::Stopped | ChildState::Failed) => (&["start"], child.child.id.to_string(), what),
+        _ => (&["restart", "stop"], child.child.id.to_string(), what),
+    };
+    let query = href(supervisor, Some(&target));
+    verbs.iter().map(|verb| Action { verb, query: query.clone(), what: what.clone() }).collect()
 }
 
 fn spark(minutes: &[u32]) -> Spark {

@@ -59,7 +59,9 @@ fn supervisor(name: &str, keys: &str) -> String {
 /// A child that runs a script, with these keys. `DIR` is the directory of the tree, where the script runs.
 fn child(id: &str, script: &str, keys: &str) -> String {
     assert!(!script.contains("'''"));
-    format!("[[supervisor.child]]\nid = \"{id}\"\ncommand = [\"sh\", \"-c\", '''{script}''']\ncwd = \"DIR\"\n{keys}\n")
+    // Most rules do not depend on waits.
+    let backoff = if keys.contains("backoff") { "" } else { "backoff = \"none\"" };
+    format!("[[supervisor.child]]\nid = \"{id}\"\ncommand = [\"sh\", \"-c\", '''{script}''']\ncwd = \"DIR\"\n{backoff}\n{keys}\n")
 }
 
 /// A supervisor named `a` that bears a lot, with these children.
@@ -82,7 +84,7 @@ impl Tree {
         Self::launch(directory, text, &[], std::env::var_os(AS_PID_1).is_some()).await
     }
 
-    /// Starts as `start_with`, and returns when all children have started.
+    /// Starts as `start_with`, and returns when all children have started, whatever became of them since.
     async fn ready(text: &str) -> Self {
         let tree = Self::start(text).await;
         tree.is_ready().await;
@@ -91,12 +93,18 @@ impl Tree {
 
     /// Starts the exporter below these words of a command line, as process 1 or not.
     async fn launch(directory: TempDir, text: &str, before: &[&str], as_pid_1: bool) -> Self {
-        let (mut process, launched) = Self::spawn(&directory, text, before, as_pid_1).await;
+        let (mut process, launched) = Self::spawn(&directory, text, before, &[], as_pid_1).await;
         let address = process.address().await;
         Self { process: Some(process), address, directory, launched }
     }
 
-    async fn spawn(directory: &TempDir, text: &str, before: &[&str], as_pid_1: bool) -> (Foreign, i32) {
+    async fn spawn(
+        directory: &TempDir,
+        text: &str,
+        before: &[&str],
+        flags: &[&str],
+        as_pid_1: bool,
+    ) -> (Foreign, i32) {
         // A child may run as another user.
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         let path = directory.path().to_str().unwrap();
@@ -105,7 +113,7 @@ impl Tree {
         let unshare: &[&str] =
             if as_pid_1 { &["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"] } else { &[] };
         let run = [BINARY, "run", file.to_str().unwrap(), "--web.listen-address=127.0.0.1:0"];
-        let arguments = [&["-c", LAUNCH, "launch", path], before, unshare, &run].concat();
+        let arguments = [&["-c", LAUNCH, "launch", path], before, unshare, &run, flags].concat();
         let process = Foreign::start("sh", &arguments);
         let launched = directory.path().join("launched");
         let launched = until("launched", async || std::fs::read_to_string(&launched).ok()?.trim().parse().ok()).await;
@@ -115,7 +123,8 @@ impl Tree {
     /// Runs a file to its end, which it must come to by itself. Returns how it ended, all it logged, and the directory.
     async fn run_to_end(text: &str) -> (ExitStatus, Vec<String>, TempDir) {
         let directory = tempfile::tempdir().unwrap();
-        let (process, _) = Self::spawn(&directory, text, &[], std::env::var_os(AS_PID_1).is_some()).await;
+        let flags = ["--exit.on-give-up=always"];
+        let (process, _) = Self::spawn(&directory, text, &[], &flags, std::env::var_os(AS_PID_1).is_some()).await;
         let (status, log) = process.ended().await;
         assert_eq!(running_in(directory.path()), [""; 0]);
         (status, log, directory)
@@ -123,7 +132,7 @@ impl Tree {
 
     /// Returns when all children have started.
     async fn is_ready(&self) {
-        until("ready", async || (get(self.address, "/-/ready").await.status == 200).then_some(())).await;
+        until("ready", async || crate::world::has_started(&get(self.address, "/-/ready").await).then_some(())).await;
     }
 
     /// `data` of a question to the API.

@@ -21,7 +21,7 @@ async fn check_gate(script: &str, ready: &str) {
     let tree = Tree::start(&patient(&[child("first", &script, ready), follower()])).await;
     tree.file("up").await;
     assert_eq!(crate::world::get(tree.address, "/-/ready").await.status, 503);
-    assert_eq!(tree.child("next").await, serde_json::Value::Null);
+    assert_eq!(tree.child("next").await["state"], "waiting");
     tree.touch("go");
     assert_eq!(tree.file("next").await, "yes\n", "{ready}");
     tree.is_ready().await;
@@ -84,7 +84,7 @@ async fn a_time_of_running_gates_the_next_start() {
 #[tokio::test]
 async fn a_child_that_dies_before_it_is_ready_ends_the_start() {
     for ready in ["stable_after = \"1h\"", "exec = [\"false\"]"] {
-        let keys = format!("ready = {{ {ready} }}");
+        let keys = format!("ready = {{ {ready} }}\nstart_error = \"fail\"");
         let text = patient(&[
             child("first", "exec sleep 600", ""),
             child("c", "echo 'error: no licence' >&2; exit 9", &keys),
@@ -133,7 +133,7 @@ async fn a_child_that_is_not_ready_in_time_is_killed() {
     let port = free_port();
     let probes = [format!("tcp = \"127.0.0.1:{port}\""), format!("http = \"http://127.0.0.1:{port}/\"")];
     for probe in probes {
-        let keys = format!("ready = {{ {probe}, interval = \"10ms\", timeout = \"200ms\" }}");
+        let keys = format!("ready = {{ {probe}, interval = \"10ms\", timeout = \"200ms\" }}\nstart_error = \"fail\"");
         let (status, log, _) = Tree::run_to_end(&patient(&[child("c", "trap '' TERM; sleep 600", &keys)])).await;
         assert_eq!(status.code(), Some(1), "{log:#?}");
         let last = log.last().unwrap();

@@ -98,6 +98,11 @@ impl Events {
     }
 }
 
+/// Does the answer of `/-/ready` say that the start is over? Something may be in trouble since.
+pub(crate) fn has_started(ready: &Response) -> bool {
+    ready.status == 200 || !ready.body.contains("starting")
+}
+
 /// A child that fails once for each permit, and else works.
 pub(crate) fn crasher(id: &str, crashes: &Arc<Semaphore>) -> ChildSpec {
     let crashes = crashes.clone();

@@ -154,7 +154,7 @@ impl Running {
     /// Runs a file with this text, and returns when all children have started.
     pub(crate) async fn file(directory: &Path, text: &str) -> Self {
         let running = Self::file_unready(directory, text).await;
-        super::until("ready", async || (running.get("/-/ready").await.status == 200).then_some(())).await;
+        super::until("ready", async || super::has_started(&running.get("/-/ready").await).then_some(())).await;
         running
     }
 
