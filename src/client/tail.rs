@@ -19,6 +19,9 @@ use crate::cli::complain;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
+/// Types of events that a person need not read as they happen.
+const ON_THE_WAY: [&str; 4] = ["waiting", "starting", "stopping", "supervisor_configured"];
+
 /// After so many heartbeats that did not come the connection is dead.
 const HEARTBEATS: u32 = 3;
 
@@ -106,7 +109,9 @@ fn show(
         _ => {
             let event: Event = wire::read(&message.data).map_err(bad)?;
             let is_wanted = |wanted: &str| event.supervisor_name.as_deref().is_none_or(|name| name == wanted);
-            if supervisor.is_none_or(is_wanted) {
+            // What is on its way is soon over, and then told.
+            let is_news = json || !ON_THE_WAY.contains(&&*event.event_type);
+            if is_news && supervisor.is_none_or(is_wanted) {
                 screen.line(&if json { message.data.clone() } else { line(&event) });
             }
         }

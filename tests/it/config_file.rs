@@ -166,9 +166,10 @@ fn a_child_that_never_gets_ready_ends_the_start() {
     let file = directory.path().join("tree.toml");
     let text = "[[supervisor]]\nname = \"elder\"\n[[supervisor.child]]\nid = \"idle\"\ncommand = [\"sleep\", \"600\"]\n\
                 [[supervisor]]\nname = \"a\"\n[[supervisor.child]]\nid = \"c\"\ncommand = [\"sleep\", \"600\"]\n\
-                ready = { exec = [\"false\"], interval = \"10ms\", timeout = \"100ms\" }\n";
+                ready = { exec = [\"false\"], interval = \"10ms\", timeout = \"100ms\" }\nstart_error = \"fail\"\n";
     std::fs::write(&file, text).unwrap();
-    let ended = run_to_end(&["run", file.to_str().unwrap(), "--web.listen-address=127.0.0.1:0"]);
+    let arguments = ["run", file.to_str().unwrap(), "--web.listen-address=127.0.0.1:0", "--exit.on-give-up=always"];
+    let ended = run_to_end(&arguments);
     assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
     let last = ended.stderr.lines().last().unwrap();
     for part in ["level=error", "not ready within 100ms", "exit status: 1", "\\\"a\\\"", "\\\"c\\\""] {

@@ -240,20 +240,22 @@ async fn orders_are_given_where_the_admin_api_is_on() {
     let address = url[7..url.len() - 1].parse().unwrap();
     let mut browser = Browser::start(1280, 720).await;
     browser.open(&url).await;
-    browser.eval("document.querySelector('tr.child summary').focus()").await;
+    let verbs = "[...document.querySelectorAll('tr.child summary')].map((summary) => summary.innerText)";
+    assert_eq!(browser.eval(verbs).await, serde_json::json!(["restart…", "stop…"]));
+    browser.eval("document.querySelectorAll('tr.child summary')[1].focus()").await;
     browser.press("Enter").await;
-    browser.wait_for("document.querySelector('tr.child details').open").await;
-    assert_eq!(browser.text("tr.child button").await, "terminate mailer now");
+    browser.wait_for("document.querySelectorAll('tr.child details')[1].open").await;
+    assert_eq!(browser.text("tr.child details[open] button").await, "stop mailer now");
     browser.press("Tab").await;
     browser.press("Enter").await;
     browser.open(&format!("{url}?supervisor=workers&child=mailer")).await;
     browser.wait_for("document.querySelector('tr.child .badge').innerText === 'stopped'").await;
     browser.eval("document.querySelector('tr.child summary').click()").await;
-    assert_eq!(browser.text("tr.child button").await, "restart mailer now");
+    assert_eq!(browser.text("tr.child button").await, "start mailer now");
     browser.eval("document.querySelector('tr.child button').click()").await;
     browser.wait_for("document.querySelector('tr.child .badge').innerText !== 'stopped'").await;
 
-    let order = "/api/v1/terminate_child?supervisor=workers&child=mailer";
+    let order = "/api/v1/stop?supervisor=workers&child=mailer";
     let foreign = format!(
         "POST {order} HTTP/1.1\r\nHost: {address}\r\nOrigin: https://evil.example\r\nConnection: close\r\n\r\n"
     );
@@ -261,16 +263,20 @@ async fn orders_are_given_where_the_admin_api_is_on() {
     exporter.shutdown().await;
 }
 
-// Who gave up has no budget left, however long ago its restarts were, and takes no orders: neither is offered.
+// A supervisor that gave up has no budget left, however long ago its restarts were, and its children take no orders: it is
+// started as a whole.
 #[tokio::test]
-async fn a_supervisor_that_gave_up_is_offered_nothing() {
+async fn a_supervisor_that_gave_up_can_only_be_started() {
     let (exporter, address) = listening(Exporter::builder().admin_api(true)).await;
     let child = ChildSpec::task("worker", |_stop| async { Err("no disk") });
     exporter.supervise(Supervisor::new("top").max_restarts(2).child(child)).await.unwrap().wait().await;
     for path in ["/", "/?supervisor=top"] {
         let page = get(address, path).await.body;
         assert!(page.contains("Nothing: top gave up"), "{page}");
-        assert!(!page.contains("restarts left") && !page.contains("<form method=\"post\""), "{page}");
+        assert!(!page.contains("restarts left"), "{page}");
+        let orders: Vec<_> = page.match_indices("<form method=\"post\" action=\"").map(|(at, _)| &page[at..at + 70]).collect();
+        assert_eq!(orders.len(), 1, "{orders:?}");
+        assert!(orders[0].contains("api/v1/start?supervisor=top\""), "{orders:?}");
     }
     exporter.shutdown().await;
 }

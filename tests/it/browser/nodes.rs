@@ -36,7 +36,7 @@ async fn supervisors_of_one_name_are_told_apart() {
     assert!(up[0].as_str().unwrap().ends_with(" s"), "{up}");
     let whys = "[...document.querySelectorAll('tr.child .why .reason')].map((e) => e.innerText)";
     assert_eq!(browser.eval(whys).await, json!(["SMTP 421", "died on one", "died on two"]));
-    assert_eq!(browser.eval("document.querySelectorAll('tr.child .act').length").await, 1);
+    assert_eq!(browser.eval("document.querySelectorAll('tr.child .act').length").await, 2);
 
     crashes.add_permits(1);
     browser.wait_for("document.querySelector('tr.child .day').innerText === '7'").await;

@@ -9,7 +9,7 @@ mod why;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
-use restart_exporter::Exporter;
+use restart_exporter::{Exporter, ExporterBuilder};
 use restart_exporter::supervisor::{Backoff, ChildSpec, Program, Strategy, Supervisor};
 
 use crate::world::{BINARY, Ended, listening, until};
@@ -92,8 +92,15 @@ async fn deaths(exporter: &Exporter, supervisor: &str, child: &str, count: u64) 
     .await;
 }
 
+/// An exporter that says that the start of its supervisors has begun.
+async fn serving(builder: ExporterBuilder) -> (Exporter, SocketAddr) {
+    let (exporter, address) = listening(builder).await;
+    exporter.app().set_ready(true);
+    (exporter, address)
+}
+
 async fn exporter() -> (Exporter, SocketAddr, String) {
-    let (exporter, address) = listening(Exporter::builder().admin_api(true)).await;
+    let (exporter, address) = serving(Exporter::builder().admin_api(true)).await;
     (exporter, address, format!("--url=http://{address}"))
 }
 
@@ -120,7 +127,7 @@ async fn status_shows_trouble_first_and_says_by_its_exit_status_whether_there_is
                     RESTARTING waits/api in T 1/1 T ago, ran T exit code 3 – bind: in use N/9 in T\n\
                     OK well (2 children) T – – – 3/3 in T";
     let told = timeless(&ended.stdout).replace("8/9", "N/9").replace("9/9", "N/9");
-    assert_eq!((code(&ended), told.as_str()), (0, expected));
+    assert_eq!((code(&ended), told.as_str()), (1, expected));
 
     let fast =
         Backoff { initial: std::time::Duration::from_millis(1), max: std::time::Duration::from_millis(1), ..once() };
@@ -136,7 +143,7 @@ async fn status_shows_trouble_first_and_says_by_its_exit_status_whether_there_is
     let lines: Vec<_> = ended.stdout.lines().collect();
     assert_eq!((code(&ended), lines[0]), (1, "2 gave up, 1 looping, 1 restarting, 2 ok"));
     assert!(
-        lines[2].starts_with("GAVE UP     gives-up") && lines[2].contains("gave up: more than 1 restarts"),
+        lines[2].starts_with("GAVE UP     gives-up") && lines[2].contains("gave up: more than 1 restart"),
         "{}",
         lines[2]
     );
@@ -156,7 +163,7 @@ async fn status_shows_trouble_first_and_says_by_its_exit_status_whether_there_is
 // What is beyond the limit has no line of its own, so that there is any is said: here and on the page.
 #[tokio::test]
 async fn supervisors_beyond_the_limit_are_not_passed_over() {
-    let (exporter, address) = listening(Exporter::builder().max_supervisors(1)).await;
+    let (exporter, address) = serving(Exporter::builder().max_supervisors(1)).await;
     for name in ["one", "two", "three"] {
         exporter.supervise(Supervisor::new(name)).await.unwrap();
     }
@@ -203,12 +210,12 @@ async fn history_tells_equal_deaths_once() {
 async fn history_says_what_is_not_kept() {
     let gives_up =
         Supervisor::new("top").max_restarts(5).child(ChildSpec::task("worker", |_| async { Err::<(), _>("no") }));
-    let (exporter, address) = listening(Exporter::builder().history_capacity(11)).await;
+    let (exporter, address) = serving(Exporter::builder().history_capacity(11)).await;
     exporter.supervise(gives_up.clone()).await.unwrap().wait().await;
     let told = run(&["history", "top", &format!("--url=http://{address}")]).await.stdout;
     assert!(told.ends_with("\n(1 older event is not kept)\n"), "{told}");
     exporter.shutdown().await;
-    let (exporter, address) = listening(Exporter::builder().history_capacity(4)).await;
+    let (exporter, address) = serving(Exporter::builder().history_capacity(4)).await;
     let url = format!("--url=http://{address}");
     exporter.supervise(gives_up).await.unwrap().wait().await;
     let history =
@@ -227,7 +234,7 @@ async fn history_says_what_is_not_kept() {
 // One is one: what is counted has the noun that goes with it.
 #[tokio::test]
 async fn one_of_something_is_not_several() {
-    let (exporter, address) = listening(Exporter::builder().max_supervisors(1)).await;
+    let (exporter, address) = serving(Exporter::builder().max_supervisors(1)).await;
     let url = format!("--url=http://{address}");
     let worker = ChildSpec::task("worker", |_| async { Err::<(), _>("no") });
     let top = Supervisor::new("top").max_restarts(1).max_seconds(3600).child(worker.backoff(once()));
@@ -262,7 +269,7 @@ async fn json_is_the_data_of_the_api_as_it_is() {
     }
     let ended = run(&["status", "--json", &url]).await;
     let json: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
-    assert_eq!((code(&ended), &json[0]["children"][0]["health"]), (0, &serde_json::json!("restarting")));
+    assert_eq!((code(&ended), &json[0]["children"][0]["health"]), (1, &serde_json::json!("restarting")));
     // Of one supervisor, if one is named.
     exporter.supervise(Supervisor::new("well")).await.unwrap();
     let ended = run(&["status", "top", "--json", &url]).await;

@@ -39,7 +39,7 @@ async fn each_way_to_end_is_told_with_last_words_and_what_comes_next() {
         deaths(&exporter, "top", child, 1).await;
     }
     let expected = "top/exits RESTARTING 1 death in the last hour, 1 in the last day
-  budget 94 of 100 restarts left within T; with one more than that top gives up
+  budget 94 of 100 restarts left within T; top never gives up: the backoffs are too long to use them up
   next tried again in T
   why 1× ended with exit code 3
                   bind: address in use

@@ -19,7 +19,7 @@ async fn format_log_1() {
     log.first("restart top/child").await;
     kid.exit(ExitReason::Exit(3));
     let said = top.wait().await.to_string();
-    let expected = r#"max_intensity: more than 1 restarts in 5 s; last child "child": error: exit code 3"#;
+    let expected = r#"max_intensity: more than 1 restart in 5 s; last child "child": error: exit code 3"#;
     assert_eq!(said, expected);
 }
 
