@@ -21,10 +21,9 @@ pub(super) struct Shared {
     list: Mutex<Vec<Entry>>,
     /// Says that something of the list changed.
     changed: Notify,
-    /// One reload at a time, until its starts have begun.
-    pub(super) reloading: tokio::sync::Mutex<()>,
-    /// One order at a time for whole supervisors.
-    ordering: tokio::sync::Mutex<()>,
+    /// One reload, or order for a whole supervisor, at a time, until its starts have begun: of two that stop and start the
+    /// same one, each would start a copy.
+    pub(super) acting: tokio::sync::Mutex<()>,
 }
 
 /// What is kept of one.
@@ -106,8 +105,7 @@ impl Tops {
             analytics,
             list: Mutex::default(),
             changed: Notify::new(),
-            reloading: tokio::sync::Mutex::default(),
-            ordering: tokio::sync::Mutex::default(),
+            acting: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -195,7 +193,7 @@ impl Tops {
 
     /// Starts one on request; with `anew` one that runs is stopped first.
     pub(super) async fn bring_up(&self, name: &str, anew: bool) -> Result<Started, Error> {
-        let _alone = self.0.ordering.lock().await;
+        let alone = self.0.acting.lock().await;
         if let Some(handle) = self.handle(name) {
             if !anew {
                 return Ok(Started { pid: Some(handle.reference().id), info: None });
@@ -206,6 +204,8 @@ impl Tops {
         let not_started = |error| Error::NotStarted { name: name.to_owned(), error };
         let spec = spec.ok_or(Error::Refused(ControlError::NotFound))?;
         let (handle, opened) = self.begin(spec, true).map_err(not_started)?;
+        // A start that takes long can be ended by another order, and mended by a reload.
+        drop(alone);
         // A start that has to wait for a child is none that failed: the answer does not wait for it.
         let mut progress = handle.progress();
         let started = tokio::select! {
@@ -217,7 +217,7 @@ impl Tops {
     }
 
     pub(super) async fn stop(&self, name: &str) -> Result<(), Error> {
-        let _alone = self.0.ordering.lock().await;
+        let _alone = self.0.acting.lock().await;
         if let Some(handle) = self.handle(name) {
             handle.shutdown().await;
         }

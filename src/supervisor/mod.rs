@@ -83,8 +83,7 @@ pub use process::{
 };
 pub(crate) use handle::Progress;
 pub use reconfigure::{Changes, Step, StepAction};
-pub(crate) use reconfigure::{GONE, NEW, Wanted, changed};
-pub(crate) use settle::Settled;
+pub(crate) use reconfigure::{GONE, NEW, Starts, Wanted, changed};
 pub use spec::{ChildSpec, DYNAMIC_LABEL, Shutdown, StartErrorPolicy, Supervisor, TreeSize};
 
 impl Supervisor {

@@ -26,6 +26,7 @@ mod operator;
 mod otp_suite;
 mod processes;
 mod prometheus;
+mod reload;
 mod resources;
 mod stored;
 mod support;
