@@ -382,8 +382,9 @@ impl Supervision {
             started.push(id);
         }
         self.reorder(&order);
-        self.emit_config();
         self.advance();
+        // Only now all new ones have been heard of, so that this can tell their order.
+        self.emit_config();
         let (answer, settled) = oneshot::channel();
         self.watch(started, move |settled| drop(answer.send(settled)));
         Ok(Adopted { changes, below, settled })
