@@ -8,7 +8,7 @@ use tokio::sync::{Notify, oneshot};
 use super::Error;
 use crate::analytics::Analytics;
 use crate::event::{Detail, SupervisorExit};
-use crate::supervisor::{Abandoned, ControlError, Progress, StartError, Started, Supervisor, SupervisorHandle};
+use crate::supervisor::{Abandoned, Progress, StartError, Started, Supervisor, SupervisorHandle};
 use crate::telemetry::Telemetry;
 
 /// The top supervisors. Clones share them.
@@ -202,7 +202,8 @@ impl Tops {
         }
         let spec = self.0.list.lock().iter().find(|entry| entry.spec.name() == name).map(|entry| entry.spec.clone());
         let not_started = |error| Error::NotStarted { name: name.to_owned(), error };
-        let spec = spec.ok_or(Error::Refused(ControlError::NotFound))?;
+        // A reload has just taken it away.
+        let spec = spec.ok_or_else(|| Error::NotFound { name: name.to_owned(), nearest: Vec::new() })?;
         let (handle, opened) = self.begin(spec, true).map_err(not_started)?;
         // A start that takes long can be ended by another order, and mended by a reload.
         drop(alone);

@@ -28,6 +28,7 @@ mod processes;
 mod prometheus;
 mod reload;
 mod resources;
+mod starts;
 mod stored;
 mod support;
 mod telemetry_suite;
