@@ -166,7 +166,7 @@ impl Control {
                             if let Fate::StaysDown = self.fate(&spec) {
                                 continue;
                             }
-                            self.tops.begin(spec, true)
+                            self.tops.begin(spec, true, true)
                         }
                         Err(error) => {
                             changes.failed.push((name, ExitReason::error(error)));
@@ -178,7 +178,7 @@ impl Control {
                     self.respec(&spec);
                     continue;
                 }
-                Fate::Anew(..) | Fate::New | Fate::StaysDown => self.tops.begin(spec, was_there),
+                Fate::Anew(..) | Fate::New | Fate::StaysDown => self.tops.begin(spec, was_there, true),
             };
             if was_there { &mut changes.changed } else { &mut changes.added }.push(name.clone());
             match adopted {
