@@ -217,7 +217,8 @@ impl Tops {
         let mut progress = handle.progress();
         let started = tokio::select! {
             opened = opened => opened.unwrap_or(Err(StartError::Stopped)),
-            _ = progress.wait_for(|progress| *progress != Progress::Starting) => Ok(()),
+            // Its end closes the channel, and is told by the other.
+            Ok(_) = progress.wait_for(|progress| *progress != Progress::Starting) => Ok(()),
         };
         started.map_err(not_started)?;
         Ok(Started { pid: Some(handle.reference().id), info: None })

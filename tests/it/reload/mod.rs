@@ -171,11 +171,17 @@ fn sleeps_in(directory: &Path) -> Vec<Sleep> {
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         // Zombies have no directory any more.
-        if std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == directory)
-            && let Ok(command) = std::fs::read_to_string(entry.path().join("cmdline"))
-            && let Some(("sleep", arguments)) = command.trim_end_matches('\0').split_once('\0')
-        {
-            sleeps.push(Sleep { arguments: arguments.replace('\0', " "), pid });
+        while std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == directory) {
+            let Ok(command) = std::fs::read_to_string(entry.path().join("cmdline")) else { break };
+            // For a moment a program that has just been exchanged for another has no arguments.
+            if command.is_empty() {
+                std::thread::yield_now();
+                continue;
+            }
+            if let Some(("sleep", arguments)) = command.trim_end_matches('\0').split_once('\0') {
+                sleeps.push(Sleep { arguments: arguments.replace('\0', " "), pid });
+            }
+            break;
         }
     }
     sleeps.sort();
