@@ -9,6 +9,7 @@ use super::App;
 use super::respond::{self, Reply};
 use super::router::Query;
 use crate::analytics::{ChildView, Health, SupervisorView};
+use crate::control::TopState;
 
 /// Things in trouble that are named; the rest are counted.
 const MAX_NAMED: usize = 20;
@@ -22,7 +23,12 @@ pub(super) fn ready(app: &App, _: &Query) -> Reply {
     if !app.ready.load(Ordering::Acquire) {
         return respond::text(StatusCode::SERVICE_UNAVAILABLE, "restart_exporter is not ready: it is starting or stopping.");
     }
-    let troubles: Vec<String> = app.control.supervisors().iter().flat_map(troubles).collect();
+    let mut troubles: Vec<String> = app.control.supervisors().iter().flat_map(troubles).collect();
+    if troubles.is_empty() {
+        // One that has just begun may not have said anything yet.
+        let starting = app.control.tops().into_iter().filter(|top| top.state == TopState::Starting);
+        troubles.extend(starting.map(|top| line(&format!("{} is starting", top.name))));
+    }
     if troubles.is_empty() {
         return respond::text(StatusCode::OK, "restart_exporter is ready.");
     }
