@@ -69,7 +69,7 @@ pub struct Event {
     /// When, in RFC 3339.
     pub time: String,
     /// `terminated`, `restarted`, `start_error`, `supervisor_terminated` or `mark`; in live events also `waiting`, `starting`,
-    /// `started`, `stopping`, `stopped`, `supervisor_started` and `supervisor_configured`.
+    /// `started`, `stopping`, `stopped`, `supervisor_started` and `configured`.
     pub event_type: Word,
     /// The supervisor's name; null for a mark, which belongs to none.
     pub supervisor_name: Option<String>,

@@ -147,7 +147,7 @@ ALERTS = {
         alert(
             "SupervisorChildrenNotRunning", "warning",
             # Together: a child that fails while it starts is now in one of these states, now in another.
-            'sum without (state) (avg_over_time(supervisor_children{state=~"waiting|starting|restarting"}'
+            f'sum by ({KEY}) (avg_over_time(supervisor_children{{state=~"waiting|starting|restarting"}}'
             f"[{NOT_RUNNING_WINDOW}])) > {NOT_RUNNING}",
             "Children do not run.",
             f'On average {{{{ $value | printf "%.1f" }}}} children of {SUPERVISOR} were waiting or starting over '

@@ -35,7 +35,7 @@ pub(super) fn what(event: &Event) -> String {
         "starting" => "is being started".into(),
         "stopping" => "was told to stop".into(),
         "stopped" => "stopped for good".into(),
-        "supervisor_configured" => "has its settings".into(),
+        "configured" => "has its settings".into(),
         other => other.replace('_', " "),
     }
 }

@@ -20,7 +20,7 @@ use crate::cli::complain;
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Types of events that a person need not read as they happen.
-const ON_THE_WAY: [&str; 4] = ["waiting", "starting", "stopping", "supervisor_configured"];
+const ON_THE_WAY: [&str; 4] = ["waiting", "starting", "stopping", "configured"];
 
 /// After so many heartbeats that did not come the connection is dead.
 const HEARTBEATS: u32 = 3;

@@ -164,7 +164,7 @@ impl Control {
                             starts.extend(more);
                             continue;
                         }
-                        Err(ControlError::NotRunning) => self.tops.begin(spec, true),
+                        Err(ControlError::NotRunning) => self.tops.begin(spec, true, true),
                         Err(error) => {
                             changes.failed.push((name, ExitReason::error(error)));
                             continue;
@@ -175,7 +175,7 @@ impl Control {
                     self.respec(&spec);
                     continue;
                 }
-                Fate::Anew(..) | Fate::New | Fate::StaysDown => self.tops.begin(spec, was_there),
+                Fate::Anew(..) | Fate::New | Fate::StaysDown => self.tops.begin(spec, was_there, true),
             };
             if was_there { &mut changes.changed } else { &mut changes.added }.push(name.clone());
             match adopted {

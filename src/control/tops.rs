@@ -34,6 +34,8 @@ pub(super) struct Entry {
     pub(super) handle: Option<SupervisorHandle>,
     /// Why it could not begin.
     error: Option<StartError>,
+    /// Does a file, or whatever is loaded, want it? Then it is kept in sight whatever becomes of it.
+    is_configured: bool,
     /// Entries that ended later have a greater number; 0 while it has not.
     ended: u64,
 }
@@ -116,6 +118,7 @@ impl Tops {
         &self,
         spec: Supervisor,
         is_requested: bool,
+        is_configured: bool,
     ) -> Result<(SupervisorHandle, oneshot::Receiver<Result<(), StartError>>), StartError> {
         let begun = spec.clone().begin(&self.0.telemetry, is_requested);
         let (handle, error) = match &begun {
@@ -129,8 +132,10 @@ impl Tops {
                 shared.note_end(&handle);
             });
         }
-        let entry = Entry { spec, handle, error, ended: 0 };
+        let entry = Entry { spec, handle, error, is_configured, ended: 0 };
         let mut list = self.0.list.lock();
+        // A program may start and stop as many as it likes; those that it is done with are not kept.
+        list.retain(|other| other.is_configured || other.state().is_up() || other.state().is_failure());
         match list.iter_mut().find(|other| other.spec.name() == entry.spec.name()) {
             Some(other) => *other = entry,
             None => list.push(entry),
@@ -147,7 +152,7 @@ impl Tops {
             return Err(Error::AlreadyExists(name));
         }
         let not_started = |error| Error::NotStarted { name: name.clone(), error };
-        let (handle, opened) = match self.begin(supervisor, false) {
+        let (handle, opened) = match self.begin(supervisor, false, false) {
             Ok(begun) => begun,
             Err(error) => {
                 self.remove(&name);
@@ -202,10 +207,11 @@ impl Tops {
             }
             handle.shutdown().await;
         }
-        let spec = self.0.list.lock().iter().find(|entry| entry.spec.name() == name).map(|entry| entry.spec.clone());
+        let spec_of = |entry: &Entry| (entry.spec.clone(), entry.is_configured);
+        let spec = self.0.list.lock().iter().find(|entry| entry.spec.name() == name).map(spec_of);
         let not_started = |error| Error::NotStarted { name: name.to_owned(), error };
-        let spec = spec.ok_or(Error::Refused(ControlError::NotFound))?;
-        let (handle, opened) = self.begin(spec, true).map_err(not_started)?;
+        let (spec, is_configured) = spec.ok_or(Error::Refused(ControlError::NotFound))?;
+        let (handle, opened) = self.begin(spec, true, is_configured).map_err(not_started)?;
         // A start that has to wait for a child is none that failed: the answer does not wait for it.
         let mut progress = handle.progress();
         let started = tokio::select! {
@@ -278,11 +284,12 @@ impl Shared {
             entry.ended = number;
         }
         drop(list);
-        self.changed.notify_waiters();
+        self.list_changed();
     }
 
     fn list_changed(&self) {
-        let names = self.list.lock().iter().map(|entry| entry.spec.name().into()).collect();
+        let is_kept = |entry: &&Entry| entry.is_configured || entry.state().is_failure();
+        let names = self.list.lock().iter().filter(is_kept).map(|entry| entry.spec.name().into()).collect();
         self.analytics.keep(names);
         self.changed.notify_waiters();
     }

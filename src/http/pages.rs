@@ -9,6 +9,7 @@ use super::App;
 use super::respond::{self, Reply};
 use super::router::Query;
 use crate::analytics::{ChildView, Health, SupervisorView};
+use crate::control::{Top, TopState};
 
 /// Things in trouble that are named; the rest are counted.
 const MAX_NAMED: usize = 20;
@@ -22,7 +23,15 @@ pub(super) fn ready(app: &App, _: &Query) -> Reply {
     if !app.ready.load(Ordering::Acquire) {
         return respond::text(StatusCode::SERVICE_UNAVAILABLE, "restart_exporter is not ready: it is starting or stopping.");
     }
-    let troubles: Vec<String> = app.control.supervisors().iter().flat_map(troubles).collect();
+    let views = app.control.supervisors();
+    let mut troubles: Vec<String> = views.iter().flat_map(troubles).collect();
+    // One that has just begun has not said so yet, and one that could not even begin never will.
+    let is_unseen = |top: &&Top| !views.iter().any(|view| view.supervisor.supervisor == top.name && view.supervisor.node.is_none());
+    troubles.extend(app.control.tops().iter().filter(is_unseen).filter_map(|top| match &top.state {
+        TopState::Starting => Some(format!("{} {}", top.name, said(Health::Starting))),
+        TopState::Failed(why) => Some(line(&format!("{} {}: {why}", top.name, said(Health::Failed)))),
+        TopState::Running | TopState::GaveUp(_) | TopState::Stopped | TopState::Done => None,
+    }));
     if troubles.is_empty() {
         return respond::text(StatusCode::OK, "restart_exporter is ready.");
     }

@@ -135,7 +135,7 @@ pub(crate) fn live_event(number: u64, event: &SupervisorEvent, output: LastOutpu
             };
             of(event_type, Some(child), *child_pid)
         }
-        Payload::SupervisorConfig { .. } => of("supervisor_configured", None, None),
+        Payload::SupervisorConfig { .. } => of("configured", None, None),
         Payload::SupervisorTerminate { reason, lifetime } => wire::Event {
             reason: Some(supervisor_exit(reason)),
             lifetime_ms: lifetime.map(millis),

@@ -71,7 +71,7 @@ pub struct ChildInfo {
 /// What a child does now (OTP: a pid, `restarting`, or `undefined`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChildState {
-    /// Its start has begun, and has not ended.
+    /// Its first start has begun, and has not ended.
     Starting,
     /// It runs.
     Running(Pid),

@@ -62,7 +62,7 @@ impl Supervision {
                 return Err(ControlError::MaxChildren(max_children));
             }
         } else if let Some(key) = self.table.find(&ChildSelector::Id(spec.id.clone())) {
-            let run = self.table.get(key).and_then(Child::any_run);
+            let run = self.table.get(key).filter(|child| !child.is_restarting()).and_then(Child::any_run);
             return Err(run.map_or(ControlError::AlreadyPresent, |run| ControlError::AlreadyStarted(run.pid)));
         }
         Ok(())
@@ -71,7 +71,7 @@ impl Supervision {
     async fn terminate_child(&mut self, selector: &ChildSelector) -> Result<(), ControlError> {
         let key = self.select(selector)?;
         let Some(child) = self.table.get(key) else { return Err(ControlError::NotFound) };
-        let kept = child.reference.is_kept();
+        let (kept, was_restarting) = (child.reference.is_kept(), child.is_restarting());
         self.line.remove(&key);
         match child.down() {
             None => match self.stop(key, if kept { Action::Leave } else { Action::Forget }).await {
@@ -82,17 +82,16 @@ impl Supervision {
                 None if !kept => self.forget(key),
                 None => {}
             },
-            Some(Down::Restarting { .. }) => {
-                self.settle(key, false);
-                // What waited for this child in a group restart is not started any more either.
-                let waits = |child: &Child| matches!(child.down(), Some(Down::Waiting(Turn::Again(_))));
-                let waiting = self.table.iter().filter(|(_, child)| waits(child));
-                for key in waiting.map(|(key, _)| key).collect::<Vec<_>>() {
-                    self.settle(key, false);
-                }
-            }
-            Some(Down::Waiting(_) | Down::Held(_) | Down::Failed) => self.settle(key, false),
+            Some(Down::Restarting { .. } | Down::Waiting(_) | Down::Held(_) | Down::Failed) => self.settle(key, false),
             Some(Down::Stopped | Down::Done) => {}
+        }
+        if was_restarting {
+            // What waited for this child in a group restart is not started any more either.
+            let waits = |child: &Child| matches!(child.down(), Some(Down::Waiting(Turn::Again(_))));
+            let waiting = self.table.iter().filter(|(_, child)| waits(child));
+            for key in waiting.map(|(key, _)| key).collect::<Vec<_>>() {
+                self.settle(key, false);
+            }
         }
         Ok(())
     }
@@ -149,12 +148,12 @@ impl Supervision {
             return Err(ControlError::Dynamic);
         }
         let key = self.select(selector)?;
-        match self.table.get(key).map(|child| &child.state) {
-            Some(State::Running(_)) => Err(ControlError::Running),
-            Some(State::Starting(_)) => Err(ControlError::Starting),
-            Some(State::Down(Down::Restarting { .. }, _)) => Err(ControlError::Restarting),
-            Some(State::Down(..)) => Ok(key),
-            None => Err(ControlError::NotFound),
+        let Some(child) = self.table.get(key) else { return Err(ControlError::NotFound) };
+        match &child.state {
+            _ if child.is_restarting() => Err(ControlError::Restarting),
+            State::Running(_) => Err(ControlError::Running),
+            State::Starting(_) => Err(ControlError::Starting),
+            State::Down(..) => Ok(key),
         }
     }
 }

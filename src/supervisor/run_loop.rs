@@ -284,7 +284,7 @@ impl Supervision {
         let Some(child) = self.table.get(key) else { return };
         match child.down() {
             // Its turn comes anyway.
-            Some(Down::Held(_) | Down::Waiting(_)) => {}
+            Some(Down::Held(_) | Down::Waiting(Turn::First)) => {}
             // It never ran, so it is not restarted.
             _ if matches!(interrupted, Some(Purpose::First)) => self.wait_for_turn(key, Turn::First),
             _ if child.reference.is_kept() => self.wait_for_turn(key, Turn::Again(RestartCause::Sibling)),

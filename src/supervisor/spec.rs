@@ -449,18 +449,18 @@ pub(super) fn budget_can_run_out<'a>(
     window: Duration,
     children: impl Iterator<Item = &'a ChildSpec>,
 ) -> bool {
-    let mut failures = 0_u32;
-    for child in children {
-        match &child.backoff {
-            _ if child.restart == Restart::Temporary => {}
-            None => return true,
-            Some(backoff) => failures = failures.saturating_add(backoff.most_failures(window, max_restarts)),
-        }
-        if failures > max_restarts {
+    let mut failures: Option<u32> = None;
+    for child in children.filter(|child| child.restart != Restart::Temporary) {
+        let Some(backoff) = &child.backoff else { return true };
+        let more = backoff.most_failures(window, max_restarts);
+        let all = failures.map_or(more, |failures| failures.saturating_add(more));
+        if all > max_restarts {
             return true;
         }
+        failures = Some(all);
     }
-    false
+    // Without anything to restart there is no backoff that would be the reason.
+    failures.is_none()
 }
 
 fn check_id(id: &Arc<str>) -> Result<(), SpecError> {

@@ -338,6 +338,17 @@ impl Child {
         }
     }
 
+    /// Is it being started again? To OTP it is `restarting` until its start has ended.
+    pub(super) fn is_restarting(&self) -> bool {
+        match &self.state {
+            State::Starting(starting) => matches!(starting.purpose, Purpose::Again(_) | Purpose::Alone(_)),
+            // A sibling that waits is stopped, as in OTP.
+            State::Down(Down::Waiting(Turn::Again(cause)), _) => *cause != RestartCause::Sibling,
+            State::Down(down, _) => matches!(down, Down::Restarting { .. } | Down::Waiting(Turn::Alone(_))),
+            State::Running(_) => false,
+        }
+    }
+
     /// Why it does not run; none if it does, or is being started.
     pub(super) fn down(&self) -> Option<Down> {
         match &self.state {
@@ -380,9 +391,9 @@ impl Child {
 
     pub(super) fn info(&self) -> ChildInfo {
         let state = match &self.state {
+            _ if self.is_restarting() => ChildState::Restarting,
             State::Starting(_) => ChildState::Starting,
             State::Running(run) => ChildState::Running(run.pid),
-            State::Down(Down::Restarting { .. }, _) => ChildState::Restarting,
             State::Down(..) => ChildState::Stopped,
         };
         ChildInfo {

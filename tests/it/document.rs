@@ -92,10 +92,10 @@ async fn control_knows_a_supervisor_by_name_and_by_id_and_no_other() {
     assert_eq!(control.restart_history("fragile", &all).unwrap(), control.restart_history(&id, &all).unwrap());
     assert_eq!(control.failure_rate(&id, TEN_SECONDS).unwrap().restarts, 1);
     assert_eq!(control.causes(&id, None).unwrap(), control.causes("fragile", None).unwrap());
-    let unknown = Error::NotFound { name: "nobody".into(), nearest: vec!["fragile/child".into(), "fragile".into()] };
+    let unknown = Error::NotFound { name: "nobody".into(), nearest: vec!["fragile".into(), "fragile/crasher".into()] };
     assert_eq!(
         unknown.to_string(),
-        "not_found: nothing is named \"nobody\"; the nearest names are fragile/child, fragile"
+        "not_found: nothing is named \"nobody\"; the nearest names are fragile, fragile/crasher"
     );
     assert_eq!(control.restart_history("nobody", &all).unwrap_err(), unknown);
     assert_eq!(control.failure_rate("nobody", TEN_SECONDS).unwrap_err(), unknown);

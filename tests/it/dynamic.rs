@@ -131,8 +131,8 @@ async fn dynamic_children_of_one_id_are_not_mistaken_for_each_other() {
     let page = get(address, "/?supervisor=pool&child=same").await.body;
     for pid in pids {
         let row = format!("<tr class=\"child\" data-key=\"?supervisor=pool&amp;child=same {pid}\">");
-        let form = format!("<details class=\"act\" data-key=\"terminate_child?supervisor=pool&amp;child={pid}\">");
-        for part in [row, form, format!("<button>terminate same ({pid}) now</button>")] {
+        let form = format!("<details class=\"act\" data-key=\"stop?supervisor=pool&amp;child={pid}\">");
+        for part in [row, form, format!("<button>stop same ({pid}) now</button>")] {
             assert!(page.contains(&part), "{part} is not in {page}");
         }
     }

@@ -1,6 +1,6 @@
 //! What one viewer is sent, made as it takes it.
 
-use std::future::{Future, pending, ready};
+use std::future::{Future, pending};
 use std::pin::{Pin, pin};
 use std::task::{self, Context, Poll};
 
@@ -19,11 +19,13 @@ const PIECE_BYTES: usize = 16 * 1024;
 /// Most events that are looked at for one piece.
 const PIECE_EVENTS: usize = 64;
 
-/// The events on their way to a viewer; ends only when the server does.
+/// The events on their way to a viewer; ends only when the server does, after all that has happened by then.
 pub struct LiveStream {
-    next: Pin<Box<dyn Future<Output = (Viewing, Bytes)> + Send>>,
-    closed: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// None after the end.
+    next: Option<Pin<Box<Next>>>,
 }
+
+type Next = dyn Future<Output = Option<(Viewing, Bytes)>> + Send;
 
 /// How far one viewer has come.
 struct Viewing {
@@ -36,6 +38,7 @@ struct Viewing {
     /// Whether it was sent all there was.
     is_up_to_date: bool,
     patience: Option<Patience>,
+    closing: Option<Closing>,
 }
 
 // === impl LiveStream ===
@@ -60,18 +63,18 @@ impl LiveStream {
         };
         greeting += &format!("id: {}\n\n", live.id(place));
         let greeting = Some(greeting.into());
-        let viewing = Viewing { seat, place, output, greeting, is_up_to_date: false, patience };
-        Self { next: Box::pin(viewing.next()), closed: Box::pin(closed(closing)) }
+        let viewing = Viewing { seat, place, output, greeting, is_up_to_date: false, patience, closing };
+        Self { next: Some(Box::pin(viewing.next())) }
     }
 
     /// The next piece; none after the end.
     pub(in crate::http) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if self.closed.as_mut().poll(cx).is_ready() {
-            self.closed = Box::pin(ready(()));
+        let Some(next) = &mut self.next else { return Poll::Ready(None) };
+        let Some((viewing, piece)) = task::ready!(next.as_mut().poll(cx)) else {
+            self.next = None;
             return Poll::Ready(None);
-        }
-        let (viewing, piece) = task::ready!(self.next.as_mut().poll(cx));
-        self.next = Box::pin(viewing.next());
+        };
+        self.next = Some(Box::pin(viewing.next()));
         Poll::Ready(Some(piece))
     }
 }
@@ -88,16 +91,24 @@ async fn closed(closing: Option<Closing>) {
 // === impl Viewing ===
 
 impl Viewing {
-    async fn next(mut self) -> (Self, Bytes) {
+    /// The next piece; none if the server closes and there is no more.
+    async fn next(mut self) -> Option<(Self, Bytes)> {
         if let Some(greeting) = self.greeting.take() {
-            return (self, greeting);
+            return Some((self, greeting));
         }
-        if let Some(patience) = &self.patience {
-            // Nothing is made ready for a viewer that has not read what it was given: it would only wait in a buffer.
-            patience.all_read().await;
-        }
-        if self.is_up_to_date {
-            sleep(REST).await;
+        let mut closed = pin!(closed(self.closing.clone()));
+        let rest = async {
+            if let Some(patience) = &self.patience {
+                // Nothing is made ready for a viewer that has not read what it was given: it would only wait in a buffer.
+                patience.all_read().await;
+            }
+            if self.is_up_to_date {
+                sleep(REST).await;
+            }
+        };
+        tokio::select! {
+            () = rest => {}
+            () = &mut closed => return self.piece().map(|piece| (self, piece)),
         }
         let live = self.seat.0.clone();
         loop {
@@ -106,13 +117,14 @@ impl Viewing {
             // From here on nothing that arrives is overlooked.
             arrived.as_mut().enable();
             if let Some(piece) = self.piece() {
-                return (self, piece);
+                return Some((self, piece));
             }
             tokio::select! {
                 () = arrived => {}
+                () = &mut closed => return self.piece().map(|piece| (self, piece)),
                 () = sleep(HEARTBEAT) => {
                     let heartbeat = format!(": heartbeat\nid: {}\n\n", live.id(self.place));
-                    return (self, heartbeat.into());
+                    return Some((self, heartbeat.into()));
                 }
             }
         }

@@ -100,7 +100,7 @@ impl Events {
 
 /// Does the answer of `/-/ready` say that the start is over? Something may be in trouble since.
 pub(crate) fn has_started(ready: &Response) -> bool {
-    ready.status == 200 || !ready.body.contains("starting")
+    ready.status == 200 || !ready.body.contains("is starting")
 }
 
 /// A child that fails once for each permit, and else works.

@@ -82,12 +82,15 @@ impl Sse {
         }
     }
 
-    /// As many events.
+    /// As many events. What children are about to do, and settings, are left out.
     pub(crate) async fn take(&mut self, count: usize) -> Vec<SseEvent> {
         let mut events = Vec::new();
         while events.len() < count {
             let event = soon("an event", self.next()).await;
-            events.push(event.unwrap_or_else(|| panic!("the stream ended after {events:?}")));
+            let event = event.unwrap_or_else(|| panic!("the stream ended after {events:?}"));
+            if !["waiting", "starting", "stopping", "configured"].iter().any(|phase| event.data["event_type"] == *phase) {
+                events.push(event);
+            }
         }
         events
     }
