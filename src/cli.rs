@@ -18,7 +18,7 @@ use crate::listen::ListenAddress;
 /// Where agents dial by default.
 const DEFAULT_BEAM: &str = "127.0.0.1:8470";
 
-/// Tells what died, why, and how many more deaths its supervisor will take.
+/// Supervises programs, and reports what died, why, what it said last, and how many restarts are left.
 #[derive(Debug, Parser)]
 #[command(name = "restart_exporter", version, propagate_version = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
@@ -28,34 +28,34 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the supervisors of a TOML file and serve what they tell
+    /// Run the supervisors of a TOML file, and serve metrics, API and page
     Run {
         /// The file; without it nothing is supervised and only the endpoint runs
         file: Option<PathBuf>,
         #[command(flatten)]
         serve: ServeArgs,
     },
-    /// Run a built-in tree whose children really crash, at different rhythms, for ever
+    /// Run a built-in tree whose children really crash, each at its own interval
     Demo {
         #[command(flatten)]
         serve: ServeArgs,
     },
     /// Print the source of the agent for Erlang and Elixir nodes, one Erlang module
     BeamAgent,
-    /// Show everything that is supervised, trouble first: exit status 0 if all is well, 1 if something loops, gave up or
-    /// failed, 2 if there is no answer
+    /// Show everything that is supervised, trouble first. Exit status: 0 if nothing is in trouble, 1 if something is, 2 if
+    /// there is no answer
     Status {
         /// Only this supervisor and those below it, with each child
         supervisor: Option<String>,
-        /// Show each child that is well, and not only how many
+        /// List each healthy child instead of their number
         #[arg(long)]
         all: bool,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Say why a child dies: causes, last words, what is left of the budget, what happens next
+    /// Explain why a child dies or does not run: causes, last words, restarts left, what happens next
     Why {
-        /// The child, `CHILD` or `SUPERVISOR/CHILD`
+        /// The child or the supervisor: `CHILD`, `SUPERVISOR/CHILD` or `SUPERVISOR`
         child: String,
         /// The Erlang node of its supervisor, where two have one name; without it one of the exporter's own goes first
         #[arg(long, value_name = "NODE")]
@@ -77,32 +77,32 @@ pub(crate) enum Command {
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Start a child or a supervisor again, whatever it does now (admin API): exit status 0 if it runs, 1 if it did not start,
-    /// 2 if there is no answer or no such thing
+    /// Restart a child or a supervisor, whatever its state (admin API). Exit status: 0 if it was started, 1 if it did not
+    /// start, 2 if the order was refused or there is no answer
     Restart {
-        /// The child or the supervisor: `SUPERVISOR/CHILD`, `SUPERVISOR`, or a child's id that no other child has
+        /// The child or the supervisor: `SUPERVISOR/CHILD`, `SUPERVISOR`, or the id of a child if only one child has it
         target: String,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Start a child or a supervisor, unless it runs (admin API)
+    /// Start a child or a supervisor unless it already runs (admin API). Exit status as for `restart`
     Start {
         /// The child or the supervisor, as for `restart`
         target: String,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Stop a child or a supervisor and keep it stopped (admin API)
+    /// Stop a child or a supervisor, and keep it stopped (admin API). Exit status as for `restart`
     Stop {
         /// The child or the supervisor, as for `restart`
         target: String,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Read the file again and do what changed (admin API): exit status 0 if all was done, 1 if something did not start, 2 if
-    /// the file is wrong or there is no answer
+    /// Read the configuration file again and apply what changed (admin API). Exit status: 0 if all was applied, 1 if something
+    /// did not start, 2 if the file is wrong or there is no answer
     Reload {
-        /// Print the plan, and do nothing
+        /// Print the plan without applying it
         #[arg(long)]
         dry_run: bool,
         #[command(flatten)]
@@ -125,7 +125,7 @@ pub(crate) enum Command {
         /// The command
         command: Option<String>,
     },
-    /// Check a TOML file: exit status 0 if it is right, else 1 and what is wrong, with line and column
+    /// Check a TOML file. Exit status: 0 if it is valid, 1 with file, line and column of the error otherwise
     CheckConfig {
         /// The file
         file: PathBuf,
@@ -206,7 +206,7 @@ pub(crate) struct ClientArgs {
     #[arg(long, short = 'k')]
     pub(crate) insecure: bool,
 
-    /// Longest time for an answer: 10s by default, and without limit for `restart`, `start`, `stop` and `reload`
+    /// Longest time to wait for an answer: 10s by default, no limit for `restart`, `start`, `stop` and `reload`
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) timeout: Option<Duration>,
 
@@ -258,16 +258,16 @@ pub(crate) struct ServeArgs {
     #[arg(skip)]
     pub(crate) beam_is_wanted: bool,
 
-    /// Let requests over TCP restart and terminate children, and reload; over a `unix:` address they always may
+    /// Allow requests over TCP to restart, start, stop, reload and mark; over a `unix:` address they are always allowed
     #[arg(long = "web.enable-admin-api")]
     pub(crate) enable_admin_api: bool,
 
     /// What happens when a top supervisor gives up or cannot start: `always` ends the program, `never` keeps it and the other
-    /// supervisors running, `auto` is `always` as process 1 and else `never`
+    /// supervisors running, `auto` means `always` as process 1 and `never` otherwise
     #[arg(long = "exit.on-give-up", value_name = "WHEN", default_value = "auto")]
     pub(crate) exit_on_give_up: ExitOnGiveUp,
 
-    /// How long the endpoint stays up before the program ends because a top supervisor gave up, so that a scrape still sees it
+    /// How long the endpoint stays up before the program exits because a top supervisor gave up, so that a scrape still sees it
     #[arg(long = "exit.delay", value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
     pub(crate) exit_delay: Duration,
 

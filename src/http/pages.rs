@@ -9,7 +9,7 @@ use super::App;
 use super::respond::{self, Reply};
 use super::router::Query;
 use crate::analytics::{ChildView, Health, SupervisorView};
-use crate::control::TopState;
+use crate::control::{Top, TopState};
 
 /// Things in trouble that are named; the rest are counted.
 const MAX_NAMED: usize = 20;
@@ -21,13 +21,24 @@ pub(super) fn healthy(_: &App, _: &Query) -> Reply {
 /// Ready is what `status` ends with 0 for: the same rule, on the same state.
 pub(super) fn ready(app: &App, _: &Query) -> Reply {
     if !app.ready.load(Ordering::Acquire) {
-        return respond::text(StatusCode::SERVICE_UNAVAILABLE, "restart_exporter is not ready: it is starting or stopping.");
+        return respond::text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "restart_exporter is not ready: it is starting or stopping.",
+        );
     }
-    let mut troubles: Vec<String> = app.control.supervisors().iter().flat_map(troubles).collect();
+    let (views, tops) = (app.control.supervisors(), app.control.tops());
+    let mut troubles: Vec<String> = views.iter().flat_map(troubles).collect();
+    // One that could not even begin is seen by nobody.
+    let is_unseen =
+        |top: &&Top| !views.iter().any(|view| view.supervisor.supervisor == top.name && view.supervisor.node.is_none());
+    troubles.extend(tops.iter().filter(is_unseen).filter_map(|top| match &top.state {
+        TopState::Failed(why) => Some(line(&format!("{} {}: {why}", top.name, said(Health::Failed)))),
+        _ => None,
+    }));
     if troubles.is_empty() {
-        // One that has just begun may not have said anything yet.
-        let starting = app.control.tops().into_iter().filter(|top| top.state == TopState::Starting);
-        troubles.extend(starting.map(|top| line(&format!("{} is starting", top.name))));
+        // One that has just begun may not have said anything yet, or nothing of its children.
+        let starting = tops.iter().filter(|top| top.state == TopState::Starting);
+        troubles.extend(starting.map(|top| line(&format!("{} {}", top.name, said(Health::Starting)))));
     }
     if troubles.is_empty() {
         return respond::text(StatusCode::OK, "restart_exporter is ready.");

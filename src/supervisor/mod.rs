@@ -15,13 +15,23 @@
 //! They are stopped in reverse start order, one after the other, and only when all are gone are they started again in
 //! start order: two generations never meet. Temporary siblings are stopped and forgotten.
 //!
+//! **When children start**: in the order of their specs. A child that has to get ready keeps those after it waiting; meanwhile
+//! the supervisor answers requests and restarts the children that run. A child that restarts alone keeps nobody waiting.
+//!
+//! **When a first start fails**, [`StartErrorPolicy`] decides. Under [`Fail`](StartErrorPolicy::Fail), OTP's rule, the start
+//! of the supervisor fails. Under [`Retry`](StartErrorPolicy::Retry) it counts as a death: it is charged to the window, and
+//! the child is tried again after its backoff. Children before it keep running. Children after it start at once if it has
+//! nothing to get ready for, and wait for it otherwise. A start that finds no file descriptor, process or memory waits for
+//! them, and has not failed.
+//!
 //! **When a restart fails**, the attempt counts as a restart, and the next one follows after the requests that came in
 //! meanwhile. Under `rest_for_one` it goes on with the child that failed, under `one_for_all` with all.
 //!
 //! **When restarts are too many**: with more than `max_restarts` within `max_seconds` the supervisor gives up: it stops all
 //! children in reverse order and ends; its parent counts one failure and decides by its own strategy. The window is real
 //! time in milliseconds. OTP reads a clock of whole seconds, which makes its window up to a second longer;
-//! [`Resolution::WholeSeconds`] does the same. Requests through the handle are never counted.
+//! [`Resolution::WholeSeconds`] does the same. Requests through the handle are never counted. With a [`Backoff`] that is long
+//! compared to the window the budget may never be used up.
 //!
 //! **When children are significant**: a significant child that ends and is not restarted ends its supervisor, or the last
 //! of them does, as [`AutoShutdown`] says. Ends that a sibling or an operator caused do not.
@@ -76,12 +86,12 @@ pub use crate::intensity::Resolution;
 pub use backoff::{Backoff, BackoffError, MAX_BACKOFF};
 pub use child::{Info, IntoExit, Ready, StopToken};
 pub use error::{ControlError, MAX_ID_BYTES, SpecError, StartError};
+pub(crate) use handle::Progress;
 pub use handle::{ChildCount, ChildInfo, ChildSelector, ChildState, Started, SupervisorHandle};
 pub use process::{
     Credentials, LastOutputLimits, MAX_LINE_BYTES, PassOn, Probing, Program, Readiness, StopSignal, UnknownSignal,
     end_leftovers, flush_output, kill_all_processes, reap_orphans,
 };
-pub(crate) use handle::Progress;
 pub use reconfigure::{Changes, Step, StepAction};
 pub(crate) use reconfigure::{GONE, NEW, Starts, Wanted, changed};
 pub use spec::{ChildSpec, DYNAMIC_LABEL, Shutdown, StartErrorPolicy, Supervisor, TreeSize};

@@ -58,7 +58,33 @@ fn a_right_file_is_checked_without_a_complaint() {
     for (text, counted) in table {
         let (file, ended) = check(directory.path(), &text);
         assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(0), ""), "{}", ended.stderr);
-        assert_eq!(ended.stderr, format!("{file}: {counted}, no errors\n"));
+        assert_eq!(ended.stderr.lines().next(), Some(&*format!("{file}: {counted}, no errors")));
+    }
+}
+
+// A budget that can never be used up is said to be so, in one sentence for each supervisor: one child waits 1 s, 2 s and 4 s,
+// which is longer than a window of 5 s has room for.
+#[test]
+fn a_budget_that_can_never_run_out_is_said_to_be_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let tree = |budget: &str, backoff: &str| {
+        format!(
+            "[[supervisor]]\nname = \"a\"\n{budget}\n[[supervisor.child]]\nid = \"c\"\ncommand = [\"sh\"]\n{backoff}\n"
+        )
+    };
+    let table = [
+        (tree("", ""), true),
+        (tree("max_restarts = 2", ""), false),
+        (tree("max_seconds = 60", ""), false),
+        (tree("", "backoff = \"none\""), false),
+        (tree("", "backoff = { initial = \"100ms\" }"), false),
+        (tree("", "restart = \"temporary\""), false),
+        (tree("", "") + "[[supervisor.child]]\nid = \"d\"\ncommand = [\"sh\"]\n", false),
+    ];
+    for (text, never) in table {
+        let (file, ended) = check(directory.path(), &text);
+        let sentence = "a never gives up: its children's backoffs are too long to use up its restart budget";
+        assert_eq!(ended.stderr.lines().nth(1), never.then_some(&*format!("{file}: {sentence}")), "{text}");
     }
 }
 

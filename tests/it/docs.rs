@@ -78,7 +78,7 @@ fn the_readme_lists_the_flags_with_their_defaults() {
     assert_eq!(flags("demo"), run, "README.md says that both take the same");
     let client = flags("mark");
     check("client-flags", "| flag | default | meaning |", client.iter().map(row));
-    for command in ["status", "why", "history", "tail"] {
+    for command in ["status", "why", "history", "tail", "restart", "start", "stop", "reload"] {
         let all = flags(command);
         assert!(client.iter().all(|flag| all.contains(flag)), "{command}: README.md says that all take the same");
     }
