@@ -209,7 +209,8 @@ impl Tops {
         let spec = self.0.list.lock().iter().find(|entry| entry.spec.name() == name).map(spec_of);
         let not_started = |error| Error::NotStarted { name: name.to_owned(), error };
         // A reload has just taken it away.
-        let (spec, is_configured) = spec.ok_or_else(|| Error::NotFound { name: name.to_owned(), nearest: Vec::new() })?;
+        let (spec, is_configured) =
+            spec.ok_or_else(|| Error::NotFound { name: name.to_owned(), nearest: Vec::new() })?;
         let (handle, opened) = self.begin(spec, true, is_configured).map_err(not_started)?;
         // A start that takes long can be ended by another order, and mended by a reload.
         drop(alone);
@@ -289,10 +290,13 @@ impl Shared {
         self.list_changed();
     }
 
-    fn list_changed(&self) {
+    /// Tells those who have to know what is in the list.
+    pub(super) fn list_changed(&self) {
         let is_kept = |entry: &&Entry| entry.is_configured || entry.state().is_failure();
-        let names = self.list.lock().iter().filter(is_kept).map(|entry| entry.spec.name().into()).collect();
-        self.analytics.keep(names);
+        let list = self.list.lock();
+        // Under the lock, so that the last call has the last word.
+        self.analytics.keep(list.iter().filter(is_kept).flat_map(|entry| entry.spec.full_names(None)).collect());
+        drop(list);
         self.changed.notify_waiters();
     }
 }

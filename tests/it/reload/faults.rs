@@ -24,7 +24,11 @@ async fn a_child_that_cannot_start_at_a_reload_takes_nobody_along() {
     site.write(&file(1000, "[\"sh\", \"-c\", \"exit 4\"]"));
     let answer = site.reload().await;
     let body = answer.json();
-    assert_eq!((answer.status, &body["status"], &body["errorType"]), (422, &json!("error"), &json!("execution")), "{body}");
+    assert_eq!(
+        (answer.status, &body["status"], &body["errorType"]),
+        (422, &json!("error"), &json!("execution")),
+        "{body}"
+    );
     assert!(body["error"].as_str().unwrap().contains("app/api did not start: error: exit code 4"), "{body}");
     let done = &body["data"];
     assert_eq!((&done["changed"], &done["updated"]), (&json!(["app/api"]), &json!(["app"])), "{body}");
@@ -79,7 +83,8 @@ async fn a_child_that_moves_runs_once() {
         &format!("{SLOW}\nready = {{ stable_after = \"200ms\" }}"),
     );
     let below = |parent: &str| supervisor("below", &format!("parent = \"{parent}\""));
-    let (first, second) = (supervisor("first", "") + &sleeper("k1", 31001), supervisor("second", "") + &sleeper("k2", 31002));
+    let (first, second) =
+        (supervisor("first", "") + &sleeper("k1", 31001), supervisor("second", "") + &sleeper("k2", 31002));
     let in_second = format!("{first}{second}{server}");
     let in_first = format!("{first}{server}{second}");
     let below_second = format!("{first}{second}{}{server}", below("second"));
@@ -262,7 +267,8 @@ async fn a_start_is_seen_and_can_be_mended() {
     let page = site.exporter.get("/").await.body;
     assert!(page.contains(&awaited) && page.contains("third"), "{page}");
     let metrics = site.metrics().await;
-    for (state, count) in [("waiting", 1.0), ("starting", 1.0), ("running", 1.0), ("restarting", 0.0), ("stopped", 0.0)] {
+    for (state, count) in [("waiting", 1.0), ("starting", 1.0), ("running", 1.0), ("restarting", 0.0), ("stopped", 0.0)]
+    {
         let series = format!("supervisor_children{{supervisor=\"g\",state=\"{state}\"}}");
         assert_eq!(sample(&metrics, &series), Some(count), "{series}");
     }
@@ -278,6 +284,37 @@ async fn a_start_is_seen_and_can_be_mended() {
     site.is_ready().await;
     assert_eq!((site.pid("7771"), site.pids("7772").len(), site.pids("7773").len()), (first, 1, 1));
     site.is_well().await;
+}
+
+// A supervisor that gave up and is then taken out of the file, or gets another name, is no trouble any more: nobody wants
+// it. So is one below another.
+#[tokio::test]
+async fn a_supervisor_that_gave_up_and_is_not_wanted_any_more_is_no_trouble() {
+    let file = |top: &str, below: &str, command: &str| {
+        supervisor(top, "max_restarts = 0")
+            + &sleeper("x", 39001)
+            + &supervisor(below, &format!("parent = \"{top}\"\nmax_restarts = 0"))
+            + &child("c", command, "")
+            + &supervisor("other", "")
+            + &sleeper("y", 39002)
+    };
+    let site = Site::start(&file("a", "b", "[\"false\"]")).await;
+    until("a gave up", async || (site.supervisor("a").await["health"] == "gave_up").then_some(())).await;
+    site.is_in_trouble("a").await;
+    for (top, below) in [("a", "c"), ("d", "c")] {
+        site.write(&file(top, below, "[\"sleep\", \"39003\"]"));
+        assert_eq!(site.reload().await.status, 200);
+        site.is_well().await;
+        assert_eq!(site.sleeps().len(), 3);
+    }
+    // How it ended is still known.
+    let why = site.ask(&["why", "a/b"]);
+    assert!(why.status.success() && why.stdout.contains("gave up"), "{}{}", why.stdout, why.stderr);
+    // One that comes back and gives up again is trouble again.
+    site.write(&file("a", "b", "[\"false\"]"));
+    let _ = site.reload().await;
+    until("a gave up again", async || (site.supervisor("a").await["health"] == "gave_up").then_some(())).await;
+    site.is_in_trouble("a").await;
 }
 
 /// A child that does not hear SIGTERM.
