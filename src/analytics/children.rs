@@ -195,7 +195,8 @@ impl Children {
 
     /// `[supervisor, child, stop]`.
     pub(super) fn stopped(&mut self, child: &Arc<ChildRef>, deleted: bool) {
-        let (key, before) = (self.dynamic_key(child), &[ChildState::Restarting, ChildState::Stopped, ChildState::Failed]);
+        let (key, before) =
+            (self.dynamic_key(child), &[ChildState::Restarting, ChildState::Stopped, ChildState::Failed]);
         if deleted || !child.is_kept() {
             self.leave(child, key, before);
         } else {

@@ -17,8 +17,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::{Failure, last_resort};
 use super::url::Target;
+use super::{Failure, last_resort};
 
 /// A connection, whatever it runs over.
 pub(super) type Stream = Box<dyn Duplex>;

@@ -197,7 +197,9 @@ impl Client {
 
     fn refusal(&self, status: StatusCode, text: &str) -> Failure {
         match (status, wire::answer(text)) {
-            (_, Err(wire::NoAnswer::Error { error_type, error })) if error_type == "execution" => Failure::Undone(error),
+            (_, Err(wire::NoAnswer::Error { error_type, error })) if error_type == "execution" => {
+                Failure::Undone(error)
+            }
             (_, Err(wire::NoAnswer::Error { error, .. })) => Failure::Refused(error),
             (StatusCode::UNAUTHORIZED, _) => {
                 Failure::Refused(format!("{} wants a user and the right password: --user", self.target))

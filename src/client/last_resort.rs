@@ -37,7 +37,8 @@ fn culprit(supervisors: &[Supervisor], top: &str) -> Option<String> {
     let is_below = |one: &&Supervisor| {
         one.node.is_none() && one.name.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    let children = supervisors.iter().filter(is_below).flat_map(|one| one.children.iter().map(move |child| (one, child)));
+    let children =
+        supervisors.iter().filter(is_below).flat_map(|one| one.children.iter().map(move |child| (one, child)));
     let failed = children.filter(|(_, child)| screen::health(&child.health) <= Health::Failed);
     let newest = failed.max_by_key(|(_, child)| {
         let died = child.last_death.as_ref().map(|death| death.timestamp);

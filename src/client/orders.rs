@@ -134,7 +134,8 @@ mod tests {
     // A person types what the page shows; what is not there is for the exporter to answer.
     #[test]
     fn a_target_is_a_supervisor_or_a_child_with_or_without_its_supervisor() {
-        let all = [supervisor("payments", &["api", "db"]), supervisor("payments/workers", &["w"]), supervisor("b", &["db"])];
+        let all =
+            [supervisor("payments", &["api", "db"]), supervisor("payments/workers", &["w"]), supervisor("b", &["db"])];
         let table = [
             ("payments", ("payments", None)),
             ("payments/workers", ("payments/workers", None)),

@@ -8,10 +8,12 @@ use nix::unistd::{Group, Uid, User, geteuid};
 use toml::Spanned;
 
 use super::tables::{
-    BackoffKey, BackoffTable, ChildTable, CommandLine, Decimal, LastOutputTable, Ranged, ReadyTable, SupervisorTable, Umask, Word,
+    BackoffKey, BackoffTable, ChildTable, CommandLine, Decimal, LastOutputTable, Ranged, ReadyTable, SupervisorTable,
+    Umask, Word,
 };
 use crate::supervisor::{
-    Backoff, ChildSpec, Credentials, LastOutputLimits, Probing, Program, Readiness, SpecError, StartErrorPolicy, Supervisor,
+    Backoff, ChildSpec, Credentials, LastOutputLimits, Probing, Program, Readiness, SpecError, StartErrorPolicy,
+    Supervisor,
 };
 
 /// What is wrong, at which bytes of the file, under which key.

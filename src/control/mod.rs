@@ -20,8 +20,8 @@ use crate::event::Pid;
 pub use crate::supervisor::{Changes, ControlError, Started, Step};
 use crate::supervisor::{ChildSelector, StartError, SupervisorHandle};
 use crate::telemetry::Telemetry;
-pub use tops::{Top, TopState};
 use tops::Tops;
+pub use tops::{Top, TopState};
 
 /// The window of a failure rate that names none, as in the design document.
 pub const DEFAULT_WINDOW: Duration = Duration::from_secs(60);
@@ -236,7 +236,8 @@ impl Control {
         let Some((last, between)) = below.split_last() else { return Ok(Goal::Top((*top).to_owned())) };
         let mut handle = self.tops.handle(top).ok_or_else(|| Error::Down((*top).to_owned()))?;
         for id in between {
-            let children = handle.which_children().await.map_err(|_| Error::Down(handle.reference().name.to_string()))?;
+            let children =
+                handle.which_children().await.map_err(|_| Error::Down(handle.reference().name.to_string()))?;
             let child = children.into_iter().find(|child| &*child.id == *id).ok_or_else(|| self.not_found(&asked))?;
             handle = child.supervisor.ok_or_else(|| Error::Down(format!("{}/{id}", handle.reference().name)))?;
         }

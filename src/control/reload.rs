@@ -10,7 +10,8 @@ use super::tops::Entry;
 use super::{Control, Top, TopState};
 use crate::event::ExitReason;
 use crate::supervisor::{
-    Changes, ControlError, GONE, NEW, Progress, Settled, Step, StepAction, Supervisor, SupervisorHandle, Wanted, changed,
+    Changes, ControlError, GONE, NEW, Progress, Settled, Step, StepAction, Supervisor, SupervisorHandle, Wanted,
+    changed,
 };
 
 /// What becomes of a wanted top supervisor.

@@ -73,7 +73,15 @@ impl Reloader {
         }
         let failed: Vec<_> = failed.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
         let waiting: Vec<_> = waiting.iter().map(|(name, first)| format!("{name} waits for {first}")).collect();
-        tracing::error!(?added, ?removed, ?changed, ?updated, ?failed, ?waiting, "{what}, but not all could be started");
+        tracing::error!(
+            ?added,
+            ?removed,
+            ?changed,
+            ?updated,
+            ?failed,
+            ?waiting,
+            "{what}, but not all could be started"
+        );
     }
 }
 

@@ -45,9 +45,7 @@ pub(super) async fn stop(app: &App, query: &Query) -> Reply {
 }
 
 fn started(answer: Result<Started, Failure>) -> Reply {
-    reply(answer.map(|started| {
-        respond::success(wire::Started { child_pid: started.pid.map(|pid| pid.to_string()) })
-    }))
+    reply(answer.map(|started| respond::success(wire::Started { child_pid: started.pid.map(|pid| pid.to_string()) })))
 }
 
 pub(super) async fn mark(app: &App, query: &Query) -> Reply {

@@ -21,12 +21,16 @@ pub(super) fn healthy(_: &App, _: &Query) -> Reply {
 /// Ready is what `status` ends with 0 for: the same rule, on the same state.
 pub(super) fn ready(app: &App, _: &Query) -> Reply {
     if !app.ready.load(Ordering::Acquire) {
-        return respond::text(StatusCode::SERVICE_UNAVAILABLE, "restart_exporter is not ready: it is starting or stopping.");
+        return respond::text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "restart_exporter is not ready: it is starting or stopping.",
+        );
     }
     let views = app.control.supervisors();
     let mut troubles: Vec<String> = views.iter().flat_map(troubles).collect();
     // One that has just begun has not said so yet, and one that could not even begin never will.
-    let is_unseen = |top: &&Top| !views.iter().any(|view| view.supervisor.supervisor == top.name && view.supervisor.node.is_none());
+    let is_unseen =
+        |top: &&Top| !views.iter().any(|view| view.supervisor.supervisor == top.name && view.supervisor.node.is_none());
     troubles.extend(app.control.tops().iter().filter(is_unseen).filter_map(|top| match &top.state {
         TopState::Starting => Some(format!("{} {}", top.name, said(Health::Starting))),
         TopState::Failed(why) => Some(line(&format!("{} {}: {why}", top.name, said(Health::Failed)))),

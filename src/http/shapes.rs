@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::analytics::registry::{Name, OTHER};
 use crate::analytics::{self, EventType, Fact, Remains, Verdict};
-use crate::event::{
-    Aggregated, ChildRef, ExitReason, Mark, Payload, Phase, Pid, ReasonClass, SupervisorEvent, SupervisorExit, Timestamp,
-    Usage, counted,
-};
 use crate::control::{Changes, Step};
+use crate::event::{
+    Aggregated, ChildRef, ExitReason, Mark, Payload, Phase, Pid, ReasonClass, SupervisorEvent, SupervisorExit,
+    Timestamp, Usage, counted,
+};
 use crate::wire::{self, Word};
 
 /// Whether what programs wrote is shown to who asks.
@@ -152,14 +152,12 @@ pub(crate) fn marked(mark: &Mark) -> wire::Marked {
 
 /// `POST /-/reload`
 pub(crate) fn reloaded(changes: &Changes) -> wire::Reloaded {
-    let failed = changes.failed.iter().map(|(name, reason)| wire::NotStarted {
-        name: name.clone(),
-        reason: reason.to_string(),
-    });
-    let waiting = changes.waiting.iter().map(|(name, waits_for)| wire::Waiting {
-        name: name.clone(),
-        waits_for: waits_for.clone(),
-    });
+    let failed =
+        changes.failed.iter().map(|(name, reason)| wire::NotStarted { name: name.clone(), reason: reason.to_string() });
+    let waiting = changes
+        .waiting
+        .iter()
+        .map(|(name, waits_for)| wire::Waiting { name: name.clone(), waits_for: waits_for.clone() });
     wire::Reloaded {
         added: changes.added.clone(),
         removed: changes.removed.clone(),

@@ -19,8 +19,8 @@ use super::families::{DOWNTIME_BUCKETS, FAMILIES, LIFETIME_BUCKETS, START_BUCKET
 use super::family::Samples;
 use super::labels::{InlineText, Labels, label_text, push_label, push_more_label};
 use super::limits::{Limit, Limits};
-use crate::analytics::{ChildState, Record};
 use crate::analytics::registry::{Name, OTHER};
+use crate::analytics::{ChildState, Record};
 use crate::event::{ReasonClass, RestartCause, Strategy, SupervisorExitClass, unix_millis};
 
 /// Deaths of the history that are looked at for exemplars.

@@ -180,7 +180,11 @@ mod tests {
             (Backoff { initial: Duration::ZERO, ..even }, 1, 1000, 1001),
         ];
         for (backoff, seconds, enough, failures) in table {
-            assert_eq!(backoff.most_failures(Duration::from_secs(seconds), enough), failures, "{seconds} s, {backoff:?}");
+            assert_eq!(
+                backoff.most_failures(Duration::from_secs(seconds), enough),
+                failures,
+                "{seconds} s, {backoff:?}"
+            );
         }
     }
 

@@ -40,8 +40,13 @@ impl Supervision {
 
     /// Stops all children of a dynamic supervisor at the same time, each within its own.
     async fn stop_at_once(&mut self) {
+        for key in self.table.keys(..) {
+            self.close_start(key);
+        }
         for (task, exit) in self.runs.ended() {
-            if let Some(key) = self.table.by_task(task) {
+            if let Some(key) = self.table.by_task(task)
+                && self.table.start_ended(key, Down::Stopped).is_none()
+            {
                 self.stopped(key, &Stopped { exit, ordered: false }, Action::Forget);
             }
         }

@@ -86,12 +86,12 @@ pub use crate::intensity::Resolution;
 pub use backoff::{Backoff, BackoffError, MAX_BACKOFF};
 pub use child::{Info, IntoExit, Ready, StopToken};
 pub use error::{ControlError, MAX_ID_BYTES, SpecError, StartError};
+pub(crate) use handle::Progress;
 pub use handle::{ChildCount, ChildInfo, ChildSelector, ChildState, Started, SupervisorHandle};
 pub use process::{
     Credentials, LastOutputLimits, MAX_LINE_BYTES, PassOn, Probing, Program, Readiness, StopSignal, UnknownSignal,
     end_leftovers, flush_output, kill_all_processes, reap_orphans,
 };
-pub(crate) use handle::Progress;
 pub use reconfigure::{Changes, Step, StepAction};
 pub(crate) use reconfigure::{GONE, NEW, Wanted, changed};
 pub(crate) use settle::Settled;

@@ -346,14 +346,7 @@ impl Supervision {
     /// Stops a child if it runs, or is being started; `action` is what becomes of it, unless its spec goes with it. Returns
     /// what a start was for that was interrupted.
     pub(super) async fn stop(&mut self, key: Key, action: Action) -> Option<Purpose> {
-        let start = self.table.get_mut(key)?.starting().map(|starting| starting.start);
-        if let Some(start) = start
-            && let Some(answer) = self.runs.close(start)
-            && matches!(answer.outcome, Outcome::Running)
-        {
-            // It had started already.
-            self.announce(key, answer);
-        }
+        self.close_start(key);
         let child = self.table.get(key)?;
         let (run, shutdown) = (child.any_run()?, child.spec.shutdown);
         self.emit_stopping(key, shutdown.limit());
@@ -365,6 +358,16 @@ impl Supervision {
                 self.stopped(key, &stopped, action);
                 None
             }
+        }
+    }
+
+    /// From here on a child that is being started is not heard any more: its start has ended, or is refused.
+    pub(super) fn close_start(&mut self, key: Key) {
+        let start = self.table.get_mut(key).and_then(Child::starting).map(|starting| starting.start);
+        if let Some(answer) = start.and_then(|start| self.runs.close(start))
+            && matches!(answer.outcome, Outcome::Running)
+        {
+            self.announce(key, answer);
         }
     }
 
@@ -391,7 +394,8 @@ impl Supervision {
 
     fn budget_can_run_out(&self) -> bool {
         let window = Duration::from_secs(self.spec.max_seconds.into());
-        self.spec.strategy == Strategy::Dynamic || budget_can_run_out(self.spec.max_restarts, window, self.table.specs())
+        self.spec.strategy == Strategy::Dynamic
+            || budget_can_run_out(self.spec.max_restarts, window, self.table.specs())
     }
 
     pub(super) fn emit_config(&self) {

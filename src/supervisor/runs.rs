@@ -241,9 +241,10 @@ pub(super) fn say_killed(supervisor: &str, child: &str, limit: Duration) {
 /// Says who is waited for. The log is the only place that a person can look at while everything stops.
 pub(super) fn say_waiting(supervisor: &str, child: &str, deadline: Option<Instant>) {
     let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    let killed_in = left.map_or_else(|| "never".into(), |left| {
-        humantime::format_duration(Duration::from_millis(left.as_millis() as u64)).to_string()
-    });
+    let killed_in = left.map_or_else(
+        || "never".into(),
+        |left| humantime::format_duration(Duration::from_millis(left.as_millis() as u64)).to_string(),
+    );
     tracing::info!(supervisor, child, killed_in, "waiting for a child to stop");
 }
 

@@ -10,9 +10,7 @@ use foldhash::fast::RandomState;
 use tokio::task::{AbortHandle, Id as TaskId};
 
 use crate::event::{ChildRef, ChildType, ExitReason, Pid, RestartCause, Strategy};
-use crate::supervisor::handle::{
-    ChildCount, ChildInfo, ChildSelector, ChildState, Reply, Started, SupervisorHandle,
-};
+use crate::supervisor::handle::{ChildCount, ChildInfo, ChildSelector, ChildState, Reply, Started, SupervisorHandle};
 use crate::supervisor::notice::Notice;
 use crate::supervisor::process::Live;
 use crate::supervisor::spec::{ChildSpec, Start};
@@ -342,8 +340,10 @@ impl Child {
     pub(super) fn is_restarting(&self) -> bool {
         match &self.state {
             State::Starting(starting) => matches!(starting.purpose, Purpose::Again(_) | Purpose::Alone(_)),
-            // A sibling that waits is stopped, as in OTP.
-            State::Down(Down::Waiting(Turn::Again(cause)), _) => *cause != RestartCause::Sibling,
+            // A sibling that waits is stopped, as in OTP, unless it is the one that does not start.
+            State::Down(Down::Waiting(Turn::Again(cause)), _) => {
+                *cause != RestartCause::Sibling || self.start_error.is_some()
+            }
             State::Down(down, _) => matches!(down, Down::Restarting { .. } | Down::Waiting(Turn::Alone(_))),
             State::Running(_) => false,
         }

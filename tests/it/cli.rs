@@ -280,8 +280,13 @@ async fn each_line_of_the_log_can_be_parsed() {
     let file = directory.path().join("tree.toml");
     std::fs::write(&file, tree).unwrap();
     for format in ["logfmt", "json"] {
-        let arguments =
-            ["run", file.to_str().unwrap(), &format!("--log.format={format}"), "--web.listen-address=127.0.0.1:0", "--exit.on-give-up=always"];
+        let arguments = [
+            "run",
+            file.to_str().unwrap(),
+            &format!("--log.format={format}"),
+            "--web.listen-address=127.0.0.1:0",
+            "--exit.on-give-up=always",
+        ];
         let ended = run_to_end(&arguments);
         assert_eq!(code(&ended), 1, "{}", ended.stderr);
         let lines: Vec<BTreeMap<String, String>> = match format {
@@ -355,7 +360,8 @@ fn an_error_at_the_start_is_logged_in_the_same_form() {
 async fn the_log_level_leaves_out_what_is_less() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("tree.toml");
-    let text = "[[supervisor]]\nname = \"a\"\n[[supervisor.child]]\nid = \"c\"\ncommand = [\"false\"]\nbackoff = \"none\"\n";
+    let text =
+        "[[supervisor]]\nname = \"a\"\n[[supervisor.child]]\nid = \"c\"\ncommand = [\"false\"]\nbackoff = \"none\"\n";
     std::fs::write(&file, text).unwrap();
     let arguments = ["run", file.to_str().unwrap(), "--log.level=error", "--exit.on-give-up=always"];
     let ended = run_to_end(&[&arguments[..], &["--web.listen-address=127.0.0.1:0"]].concat());

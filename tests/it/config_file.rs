@@ -68,7 +68,9 @@ fn a_right_file_is_checked_without_a_complaint() {
 fn a_budget_that_can_never_run_out_is_said_to_be_so() {
     let directory = tempfile::tempdir().unwrap();
     let tree = |budget: &str, backoff: &str| {
-        format!("[[supervisor]]\nname = \"a\"\n{budget}\n[[supervisor.child]]\nid = \"c\"\ncommand = [\"sh\"]\n{backoff}\n")
+        format!(
+            "[[supervisor]]\nname = \"a\"\n{budget}\n[[supervisor.child]]\nid = \"c\"\ncommand = [\"sh\"]\n{backoff}\n"
+        )
     };
     let table = [
         (tree("", ""), true),

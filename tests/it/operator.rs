@@ -289,9 +289,9 @@ async fn a_second_signal_ends_at_once() {
 #[tokio::test]
 async fn the_endpoint_stays_up_for_the_exit_delay() {
     let directory = tempfile::tempdir().unwrap();
-    let tree =
-        "[[supervisor]]\nname = \"top\"\nmax_restarts = 1\n[[supervisor.child]]\nid = \"c\"\ncommand = [\"false\"]\nbackoff = \"none\"\n";
-    let mut exporter = Running::file_with(directory.path(), tree, &["--exit.delay=1h", "--exit.on-give-up=always"]).await;
+    let tree = "[[supervisor]]\nname = \"top\"\nmax_restarts = 1\n[[supervisor.child]]\nid = \"c\"\ncommand = [\"false\"]\nbackoff = \"none\"\n";
+    let mut exporter =
+        Running::file_with(directory.path(), tree, &["--exit.delay=1h", "--exit.on-give-up=always"]).await;
     exporter.line_with("supervisor gave up").await;
     let metrics = exporter.get("/metrics").await.body;
     let gave_up = r#"supervisor_terminations_total{supervisor="top",reason="max_intensity"}"#;

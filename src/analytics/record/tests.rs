@@ -159,7 +159,13 @@ fn the_view_follows_the_supervisor() {
     let view = record.view(story.time(500));
     assert_eq!((view.up, view.uptime, view.restarts_in_window), (true, Some(Duration::from_millis(400)), Some(1)));
     let strategy = Some(Strategy::OneForOne);
-    let config = SupervisorConfig { strategy, max_restarts: Some(3), max_seconds: Some(5), parent: None , budget_can_run_out: Some(true) };
+    let config = SupervisorConfig {
+        strategy,
+        max_restarts: Some(3),
+        max_seconds: Some(5),
+        parent: None,
+        budget_can_run_out: Some(true),
+    };
     assert_eq!((record.config(), view.config), (Some(config.clone()), Some(config)));
     assert_eq!(view.children.iter().map(|child| child.state.as_str()).collect::<Vec<_>>(), ["running", "restarting"]);
     assert_eq!(view.children[0].uptime, Some(Duration::from_millis(300)));

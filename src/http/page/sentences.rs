@@ -79,7 +79,9 @@ pub(super) fn next(node: &Node, child: &ChildView) -> Vec<String> {
     let siblings = node.view.children.len().saturating_sub(1) as u64;
     match child.health {
         Health::GaveUp => {
-            return vec![format!("Nothing: {name} gave up, and all its children are down until {name} is started. {above}")];
+            return vec![format!(
+                "Nothing: {name} gave up, and all its children are down until {name} is started. {above}"
+            )];
         }
         Health::Failed => return vec!["Nothing: it stays down until an operator starts it.".into()],
         Health::Silent => return vec!["Nobody knows: its node is not heard. What stands here was known last.".into()],

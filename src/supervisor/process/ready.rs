@@ -53,9 +53,7 @@ impl Readiness {
     pub(in crate::supervisor) fn awaits(&self) -> Option<(String, Duration)> {
         match self {
             Readiness::None => None,
-            Readiness::StableAfter(time) => {
-                Some((format!("a run of {}", humantime::format_duration(*time)), *time))
-            }
+            Readiness::StableAfter(time) => Some((format!("a run of {}", humantime::format_duration(*time)), *time)),
             // The arguments may hold secrets.
             Readiness::Exec(command, probing) => {
                 Some((format!("exec {}", command.first().map_or("", String::as_str)), probing.timeout))

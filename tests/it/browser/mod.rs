@@ -274,7 +274,8 @@ async fn a_supervisor_that_gave_up_can_only_be_started() {
         let page = get(address, path).await.body;
         assert!(page.contains("Nothing: top gave up"), "{page}");
         assert!(!page.contains("restarts left"), "{page}");
-        let orders: Vec<_> = page.match_indices("<form method=\"post\" action=\"").map(|(at, _)| &page[at..at + 70]).collect();
+        let orders: Vec<_> =
+            page.match_indices("<form method=\"post\" action=\"").map(|(at, _)| &page[at..at + 70]).collect();
         assert_eq!(orders.len(), 1, "{orders:?}");
         assert!(orders[0].contains("api/v1/start?supervisor=top\""), "{orders:?}");
     }

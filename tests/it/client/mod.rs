@@ -9,8 +9,8 @@ mod why;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
-use restart_exporter::{Exporter, ExporterBuilder};
 use restart_exporter::supervisor::{Backoff, ChildSpec, Program, Strategy, Supervisor};
+use restart_exporter::{Exporter, ExporterBuilder};
 
 use crate::world::{BINARY, Ended, listening, until};
 

@@ -99,7 +99,8 @@ async fn a_probe_that_cannot_run_is_explained() {
     std::fs::write(directory.path().join("probe"), "exit 0\n").unwrap();
     std::fs::set_permissions(directory.path().join("probe"), std::fs::Permissions::from_mode(0o755)).unwrap();
     let flags = ["--exit.on-give-up=always"];
-    let (mut process, _) = Tree::spawn(&directory, &text, &[], &flags, std::env::var_os(super::AS_PID_1).is_some()).await;
+    let (mut process, _) =
+        Tree::spawn(&directory, &text, &[], &flags, std::env::var_os(super::AS_PID_1).is_some()).await;
     let line = process.line_with("not ready within").await;
     assert!(line.contains("Exec format error"), "{line}");
     process.ended().await;

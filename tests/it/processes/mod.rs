@@ -61,7 +61,9 @@ fn child(id: &str, script: &str, keys: &str) -> String {
     assert!(!script.contains("'''"));
     // Most rules do not depend on waits.
     let backoff = if keys.contains("backoff") { "" } else { "backoff = \"none\"" };
-    format!("[[supervisor.child]]\nid = \"{id}\"\ncommand = [\"sh\", \"-c\", '''{script}''']\ncwd = \"DIR\"\n{backoff}\n{keys}\n")
+    format!(
+        "[[supervisor.child]]\nid = \"{id}\"\ncommand = [\"sh\", \"-c\", '''{script}''']\ncwd = \"DIR\"\n{backoff}\n{keys}\n"
+    )
 }
 
 /// A supervisor named `a` that bears a lot, with these children.
@@ -98,13 +100,7 @@ impl Tree {
         Self { process: Some(process), address, directory, launched }
     }
 
-    async fn spawn(
-        directory: &TempDir,
-        text: &str,
-        before: &[&str],
-        flags: &[&str],
-        as_pid_1: bool,
-    ) -> (Foreign, i32) {
+    async fn spawn(directory: &TempDir, text: &str, before: &[&str], flags: &[&str], as_pid_1: bool) -> (Foreign, i32) {
         // A child may run as another user.
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         let path = directory.path().to_str().unwrap();

@@ -88,7 +88,8 @@ impl Sse {
         while events.len() < count {
             let event = soon("an event", self.next()).await;
             let event = event.unwrap_or_else(|| panic!("the stream ended after {events:?}"));
-            if !["waiting", "starting", "stopping", "configured"].iter().any(|phase| event.data["event_type"] == *phase) {
+            if !["waiting", "starting", "stopping", "configured"].iter().any(|phase| event.data["event_type"] == *phase)
+            {
                 events.push(event);
             }
         }
