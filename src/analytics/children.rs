@@ -105,7 +105,7 @@ pub(super) struct Children {
 #[derive(Debug)]
 struct Child {
     child: Arc<ChildRef>,
-    /// Children are listed in the order in which they appeared.
+    /// Children are listed in the order in which they appeared, or were configured since.
     place: u64,
     doing: Doing,
     restarts: u64,
@@ -216,6 +216,17 @@ impl Children {
         let is_listed = pid.is_some_and(|pid| self.dynamic.contains_key(&pid));
         if !child.dynamic || is_listed && matches!(phase, Phase::Stopping { .. }) {
             self.enter(child, pid, &[], doing, |_| ());
+        }
+    }
+
+    /// `[supervisor, config]`: these are the children, in this order. Those that nobody has heard of come later.
+    pub(super) fn configured(&mut self, children: &[Arc<ChildRef>]) {
+        for child in children {
+            if let Some(entry) = self.fixed.get_mut(&child.id) {
+                entry.child = child.clone();
+                entry.place = self.next_place;
+                self.next_place += 1;
+            }
         }
     }
 

@@ -229,9 +229,10 @@ impl RecordState {
             Payload::ChildPhase { child, child_pid, phase } if is_current => {
                 self.children.phase(child, *child_pid, phase, self.newest);
             }
-            Payload::SupervisorConfig { strategy, max_restarts, max_seconds, parent, budget_can_run_out }
+            Payload::SupervisorConfig { strategy, max_restarts, max_seconds, parent, budget_can_run_out, children }
                 if is_current =>
             {
+                self.children.configured(children);
                 self.configure(SupervisorConfig {
                     strategy: Some(*strategy),
                     max_restarts: Some(*max_restarts),

@@ -4,14 +4,11 @@
 
 use std::collections::HashSet;
 
-use tokio::sync::oneshot;
-
 use super::tops::Entry;
 use super::{Control, Top, TopState};
 use crate::event::ExitReason;
 use crate::supervisor::{
-    Changes, ControlError, GONE, NEW, Progress, Settled, Step, StepAction, Supervisor, SupervisorHandle, Wanted,
-    changed,
+    Changes, ControlError, GONE, NEW, Progress, Starts, Step, StepAction, Supervisor, SupervisorHandle, Wanted, changed,
 };
 
 /// What becomes of a wanted top supervisor.
@@ -29,33 +26,28 @@ enum Fate {
 /// A reload whose starts have begun.
 pub(crate) struct Begun {
     changes: Changes,
-    /// What says how the starts of children ended.
-    starts: Vec<oneshot::Receiver<Vec<Settled>>>,
-    /// Whole supervisors that were begun, by name.
-    begun: Vec<(String, SupervisorHandle)>,
+    starts: Vec<Starts>,
+    /// Whole supervisors that were begun.
+    begun: Vec<SupervisorHandle>,
 }
 
 impl Begun {
     /// Returns when all that was to be started has had its turn, with what was done and what not.
     pub(crate) async fn settled(self) -> Changes {
         let Self { mut changes, starts, begun } = self;
-        for settled in starts {
-            if let Ok(settled) = settled.await {
-                changes.settle(settled).await;
+        for Starts { supervisor, settled } in starts {
+            match settled.await {
+                Ok(settled) => changes.settle(settled).await,
+                Err(_) => changes.ended(&supervisor).await,
             }
         }
-        for (name, handle) in begun {
+        for handle in begun {
             let mut progress = handle.progress();
             // Its end closes the channel.
             let _ = progress.wait_for(|progress| *progress != Progress::Starting).await;
             match handle.settle().await {
                 Ok(settled) => changes.settle(settled).await,
-                Err(_) => {
-                    let exit = handle.wait().await;
-                    if exit.detail().is_some() {
-                        changes.failed.push((name, ExitReason::error(exit)));
-                    }
-                }
+                Err(_) => changes.ended(&handle).await,
             }
         }
         changes
@@ -125,10 +117,9 @@ impl Control {
     /// The first part of a [`reload`](Self::reload): returns when all stops are over and the starts have begun.
     pub(crate) async fn begin(&self, wanted: Vec<Supervisor>) -> Begun {
         let mut changes = Changes::default();
-        let mut starts: Vec<oneshot::Receiver<Vec<Settled>>> = Vec::new();
-        let mut begun: Vec<(String, SupervisorHandle)> = Vec::new();
+        let (mut starts, mut begun) = (Vec::new(), Vec::new());
         let mut anew: HashSet<String> = HashSet::new();
-        let alone = self.tops.0.reloading.lock().await;
+        let alone = self.tops.0.acting.lock().await;
         for top in self.surplus(&wanted).into_iter().rev() {
             if let Some(handle) = self.tops.handle(&top.name) {
                 handle.shutdown().await;
@@ -139,10 +130,14 @@ impl Control {
         for spec in wanted.iter().rev() {
             match self.fate(spec) {
                 Fate::GoesOn(handle) => {
-                    // One that ends meanwhile is started below.
-                    if let Ok(stopped) = handle.hold(Wanted::all_of(spec)).await {
-                        let gone = stopped.into_iter().filter(|step| step.why == GONE);
-                        changes.removed.extend(gone.map(|step| step.name));
+                    match handle.hold(Wanted::all_of(spec)).await {
+                        Ok(stopped) => {
+                            let gone = stopped.into_iter().filter(|step| step.why == GONE);
+                            changes.removed.extend(gone.map(|step| step.name));
+                        }
+                        // It is started below, but not beside its own children, which it may still be stopping.
+                        Err(ControlError::NotRunning) => drop(handle.wait().await),
+                        Err(_) => {}
                     }
                 }
                 Fate::Anew(Some(handle), _) => {
@@ -165,7 +160,14 @@ impl Control {
                             starts.extend(more);
                             continue;
                         }
-                        Err(ControlError::NotRunning) => self.tops.begin(spec, true, true),
+                        // It gave up just now, or somebody stopped it.
+                        Err(ControlError::NotRunning) => {
+                            handle.wait().await;
+                            if let Fate::StaysDown = self.fate(&spec) {
+                                continue;
+                            }
+                            self.tops.begin(spec, true, true)
+                        }
                         Err(error) => {
                             changes.failed.push((name, ExitReason::error(error)));
                             continue;
@@ -180,7 +182,7 @@ impl Control {
             };
             if was_there { &mut changes.changed } else { &mut changes.added }.push(name.clone());
             match adopted {
-                Ok((handle, _)) => begun.push((name, handle)),
+                Ok((handle, _)) => begun.push(handle),
                 Err(error) => changes.failed.push((name, ExitReason::error(error))),
             }
         }

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, oneshot};
 use super::Error;
 use crate::analytics::Analytics;
 use crate::event::{Detail, SupervisorExit};
-use crate::supervisor::{Abandoned, ControlError, Progress, StartError, Started, Supervisor, SupervisorHandle};
+use crate::supervisor::{Abandoned, Progress, StartError, Started, Supervisor, SupervisorHandle};
 use crate::telemetry::Telemetry;
 
 /// The top supervisors. Clones share them.
@@ -21,10 +21,9 @@ pub(super) struct Shared {
     list: Mutex<Vec<Entry>>,
     /// Says that something of the list changed.
     changed: Notify,
-    /// One reload at a time, until its starts have begun.
-    pub(super) reloading: tokio::sync::Mutex<()>,
-    /// One order at a time for whole supervisors.
-    ordering: tokio::sync::Mutex<()>,
+    /// One reload, or order for a whole supervisor, at a time, until its starts have begun: of two that stop and start the
+    /// same one, each would start a copy.
+    pub(super) acting: tokio::sync::Mutex<()>,
 }
 
 /// What is kept of one.
@@ -108,8 +107,7 @@ impl Tops {
             analytics,
             list: Mutex::default(),
             changed: Notify::new(),
-            reloading: tokio::sync::Mutex::default(),
-            ordering: tokio::sync::Mutex::default(),
+            acting: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -200,7 +198,7 @@ impl Tops {
 
     /// Starts one on request; with `anew` one that runs is stopped first.
     pub(super) async fn bring_up(&self, name: &str, anew: bool) -> Result<Started, Error> {
-        let _alone = self.0.ordering.lock().await;
+        let alone = self.0.acting.lock().await;
         if let Some(handle) = self.handle(name) {
             if !anew {
                 return Ok(Started { pid: Some(handle.reference().id), info: None });
@@ -210,20 +208,24 @@ impl Tops {
         let spec_of = |entry: &Entry| (entry.spec.clone(), entry.is_configured);
         let spec = self.0.list.lock().iter().find(|entry| entry.spec.name() == name).map(spec_of);
         let not_started = |error| Error::NotStarted { name: name.to_owned(), error };
-        let (spec, is_configured) = spec.ok_or(Error::Refused(ControlError::NotFound))?;
+        // A reload has just taken it away.
+        let (spec, is_configured) = spec.ok_or_else(|| Error::NotFound { name: name.to_owned(), nearest: Vec::new() })?;
         let (handle, opened) = self.begin(spec, true, is_configured).map_err(not_started)?;
+        // A start that takes long can be ended by another order, and mended by a reload.
+        drop(alone);
         // A start that has to wait for a child is none that failed: the answer does not wait for it.
         let mut progress = handle.progress();
         let started = tokio::select! {
             opened = opened => opened.unwrap_or(Err(StartError::Stopped)),
-            _ = progress.wait_for(|progress| *progress != Progress::Starting) => Ok(()),
+            // Its end closes the channel, and is told by the other.
+            Ok(_) = progress.wait_for(|progress| *progress != Progress::Starting) => Ok(()),
         };
         started.map_err(not_started)?;
         Ok(Started { pid: Some(handle.reference().id), info: None })
     }
 
     pub(super) async fn stop(&self, name: &str) -> Result<(), Error> {
-        let _alone = self.0.ordering.lock().await;
+        let _alone = self.0.acting.lock().await;
         if let Some(handle) = self.handle(name) {
             handle.shutdown().await;
         }

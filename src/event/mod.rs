@@ -338,6 +338,8 @@ pub enum Payload {
         /// Whether the children can fail often enough to use up the budget. With backoffs that are long compared to the
         /// window they cannot, and the supervisor never gives up.
         budget_can_run_out: bool,
+        /// All children there are, in start order.
+        children: Arc<[Arc<ChildRef>]>,
     },
     /// `[supervisor, terminate]`
     SupervisorTerminate {

@@ -26,16 +26,20 @@ pub(super) fn ready(app: &App, _: &Query) -> Reply {
             "restart_exporter is not ready: it is starting or stopping.",
         );
     }
-    let views = app.control.supervisors();
+    let (views, tops) = (app.control.supervisors(), app.control.tops());
     let mut troubles: Vec<String> = views.iter().flat_map(troubles).collect();
-    // One that has just begun has not said so yet, and one that could not even begin never will.
+    // One that could not even begin is seen by nobody.
     let is_unseen =
         |top: &&Top| !views.iter().any(|view| view.supervisor.supervisor == top.name && view.supervisor.node.is_none());
-    troubles.extend(app.control.tops().iter().filter(is_unseen).filter_map(|top| match &top.state {
-        TopState::Starting => Some(format!("{} {}", top.name, said(Health::Starting))),
+    troubles.extend(tops.iter().filter(is_unseen).filter_map(|top| match &top.state {
         TopState::Failed(why) => Some(line(&format!("{} {}: {why}", top.name, said(Health::Failed)))),
-        TopState::Running | TopState::GaveUp(_) | TopState::Stopped | TopState::Done => None,
+        _ => None,
     }));
+    if troubles.is_empty() {
+        // One that has just begun may not have said anything yet, or nothing of its children.
+        let starting = tops.iter().filter(|top| top.state == TopState::Starting);
+        troubles.extend(starting.map(|top| line(&format!("{} {}", top.name, said(Health::Starting)))));
+    }
     if troubles.is_empty() {
         return respond::text(StatusCode::OK, "restart_exporter is ready.");
     }

@@ -93,8 +93,7 @@ pub use process::{
     end_leftovers, flush_output, kill_all_processes, reap_orphans,
 };
 pub use reconfigure::{Changes, Step, StepAction};
-pub(crate) use reconfigure::{GONE, NEW, Wanted, changed};
-pub(crate) use settle::Settled;
+pub(crate) use reconfigure::{GONE, NEW, Starts, Wanted, changed};
 pub use spec::{ChildSpec, DYNAMIC_LABEL, Shutdown, StartErrorPolicy, Supervisor, TreeSize};
 
 impl Supervisor {

@@ -80,6 +80,13 @@ pub(crate) struct Adopted {
     settled: oneshot::Receiver<Vec<Settled>>,
 }
 
+/// Starts that have begun.
+pub(crate) struct Starts {
+    pub(crate) supervisor: SupervisorHandle,
+    /// Says how they ended; nothing if the supervisor ends first.
+    pub(crate) settled: oneshot::Receiver<Vec<Settled>>,
+}
+
 /// What is to become of a wanted child.
 enum Change {
     Keep,
@@ -118,19 +125,26 @@ impl Changes {
         self.removed.extend(gone.map(|step| step.name.clone()));
     }
 
-    /// Takes in what came of the starts. A supervisor that waits is asked what for.
+    /// Takes in what came of the starts. A supervisor is asked about its children.
     pub(crate) async fn settle(&mut self, settled: Vec<Settled>) {
         for Settled { name, fate } in settled {
             match fate {
                 Fate::Fine => {}
                 Fate::Failed(reason) => self.failed.push((name, reason)),
                 Fate::Waits(first) => self.waiting.push((name, first)),
-                Fate::Stalled(supervisor) => {
-                    if let Ok(settled) = supervisor.settle().await {
-                        Box::pin(self.settle(settled)).await;
-                    }
-                }
+                Fate::Below(supervisor) => match supervisor.settle().await {
+                    Ok(settled) => Box::pin(self.settle(settled)).await,
+                    Err(_) => self.ended(&supervisor).await,
+                },
             }
+        }
+    }
+
+    /// Takes in that a supervisor has ended before all its children had their turn. One that somebody stopped has not failed.
+    pub(crate) async fn ended(&mut self, supervisor: &SupervisorHandle) {
+        let exit = supervisor.wait().await;
+        if exit.detail().is_some() {
+            self.failed.push((supervisor.reference().name.to_string(), ExitReason::error(exit)));
         }
     }
 }
@@ -192,7 +206,7 @@ impl SupervisorHandle {
         changes.remove(&self.hold(wanted.clone()).await?);
         let (adopted, starts) = self.adopt(wanted).await?;
         changes.merge(adopted);
-        for settled in starts {
+        for Starts { settled, .. } in starts {
             changes.settle(settled.await.map_err(|_| ControlError::NotRunning)?).await;
         }
         Ok(changes)
@@ -213,19 +227,20 @@ impl SupervisorHandle {
         let Part { below, .. } = self.request(|reply| Request::Plan(wanted.clone(), reply)).await?;
         let mut steps = Vec::new();
         for (supervisor, wanted) in below.into_iter().rev() {
-            steps.extend(unless_gone(Box::pin(supervisor.hold(wanted)).await)?.unwrap_or_default());
+            match unless_gone(Box::pin(supervisor.hold(wanted)).await)? {
+                Some(stopped) => steps.extend(stopped),
+                // It may still be stopping its children, and one of them may be started elsewhere.
+                None => drop(supervisor.wait().await),
+            }
         }
         steps.extend(self.request(|reply| Request::Hold(wanted, reply)).await?);
         Ok(steps)
     }
 
     /// Takes everything over and begins to start; returns what was done, and what will say how the starts ended.
-    pub(crate) async fn adopt(
-        &self,
-        wanted: Wanted,
-    ) -> Result<(Changes, Vec<oneshot::Receiver<Vec<Settled>>>), ControlError> {
+    pub(crate) async fn adopt(&self, wanted: Wanted) -> Result<(Changes, Vec<Starts>), ControlError> {
         let Adopted { mut changes, below, settled } = self.request(|reply| Request::Adopt(wanted, reply)).await?;
-        let mut starts = vec![settled];
+        let mut starts = vec![Starts { supervisor: self.clone(), settled }];
         for (supervisor, wanted) in below {
             if let Some((other, more)) = unless_gone(Box::pin(supervisor.adopt(wanted)).await)? {
                 changes.merge(other);
@@ -275,6 +290,8 @@ impl Supervision {
             match self.change_of(spec) {
                 Change::Keep => {}
                 Change::Update(keys) => step(StepAction::Update, name, changed(&keys)),
+                // What an operator stopped stays so, and who waits comes to its turn anyway.
+                Change::Replace(keys) if !self.is_to_start(&spec.id) => step(StepAction::Update, name, changed(&keys)),
                 Change::Replace(keys) => {
                     step(StepAction::Stop, name.clone(), changed(&keys));
                     step(StepAction::Start, name, changed(&keys));
@@ -309,7 +326,6 @@ impl Supervision {
 
     /// Stops a child that is to be started with another spec; one that an operator stopped stays so.
     async fn hold_one(&mut self, key: Key) {
-        let is_to_start = |down| !matches!(down, Some(Down::Stopped | Down::Waiting(_) | Down::Held(_)));
         if !self.table.get(key).is_some_and(|child| is_to_start(child.down())) {
             return;
         }
@@ -366,8 +382,9 @@ impl Supervision {
             started.push(id);
         }
         self.reorder(&order);
-        self.emit_config();
         self.advance();
+        // Only now all new ones have been heard of, so that this can tell their order.
+        self.emit_config();
         let (answer, settled) = oneshot::channel();
         self.watch(started, move |settled| drop(answer.send(settled)));
         Ok(Adopted { changes, below, settled })
@@ -418,6 +435,12 @@ impl Supervision {
         }
     }
 
+    /// Is a child that needs a new run started again by the reload itself?
+    fn is_to_start(&self, id: &Arc<str>) -> bool {
+        let key = self.table.find(&ChildSelector::Id(id.clone()));
+        key.and_then(|key| self.table.get(key)).is_some_and(|child| is_to_start(child.down()))
+    }
+
     /// The children that are not wanted any more, in start order.
     fn surplus(&self, children: &[ChildSpec]) -> Vec<Arc<str>> {
         let wanted: HashSet<&str> = children.iter().map(|child| &*child.id).collect();
@@ -441,4 +464,9 @@ impl Supervision {
     fn path(&self, id: &str) -> String {
         format!("{}/{id}", self.me.name)
     }
+}
+
+/// Not one that an operator stopped, nor one that is started anyway.
+fn is_to_start(down: Option<Down>) -> bool {
+    !matches!(down, Some(Down::Stopped | Down::Waiting(_) | Down::Held(_)))
 }

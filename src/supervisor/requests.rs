@@ -104,7 +104,11 @@ impl Supervision {
                 ChildSelector::Id(id) if self.done.contains_key(id) => {
                     let Some(spec) = self.done.remove(id) else { return };
                     let reference = spec.reference(self.spec.strategy);
-                    self.table.insert(spec, reference)
+                    let key = self.table.insert(spec, reference);
+                    if let Some(child) = self.table.get_mut(key) {
+                        child.is_configured = true;
+                    }
+                    key
                 }
                 _ => return drop(reply.send(Err(error))),
             },

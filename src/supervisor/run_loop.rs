@@ -401,7 +401,15 @@ impl Supervision {
     pub(super) fn emit_config(&self) {
         let Supervisor { strategy, max_restarts, max_seconds, .. } = self.spec;
         let (parent, budget_can_run_out) = (self.parent.clone(), self.budget_can_run_out());
-        self.emit(Payload::SupervisorConfig { strategy, max_restarts, max_seconds, parent, budget_can_run_out });
+        let children = self.table.iter().map(|(_, child)| child.reference.clone()).collect();
+        self.emit(Payload::SupervisorConfig {
+            strategy,
+            max_restarts,
+            max_seconds,
+            parent,
+            budget_can_run_out,
+            children,
+        });
     }
 
     pub(super) fn emit_child(

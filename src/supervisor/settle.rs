@@ -22,8 +22,8 @@ pub(crate) enum Fate {
     Failed(ExitReason),
     /// It waits for this child, which did not start and is tried again.
     Waits(String),
-    /// It is a supervisor that waits for such a child of its own.
-    Stalled(SupervisorHandle),
+    /// It is a supervisor, which knows what came of its own children.
+    Below(SupervisorHandle),
 }
 
 /// Children that are waited for.
@@ -68,10 +68,11 @@ impl Supervision {
             return Some(Fate::Fine);
         };
         match &child.state {
-            State::Running(_) => Some(Fate::Fine),
+            // It runs although children of its own may not.
+            State::Running(run) => Some(run.supervisor.as_deref().cloned().map_or(Fate::Fine, Fate::Below)),
             State::Starting(starting) => {
                 let handle = starting.run.supervisor.as_deref().filter(|_| starting.is_stalled);
-                handle.map(|handle| Fate::Stalled(handle.clone()))
+                handle.cloned().map(Fate::Below)
             }
             State::Down(Down::Stopped | Down::Done, _) => Some(Fate::Fine),
             State::Down(Down::Failed | Down::Restarting { .. }, _) => Some(Fate::Failed(self.failure(child))),

@@ -102,7 +102,15 @@ impl Supervision {
                         starting.run.pid = handle.reference().id;
                         starting.run.supervisor = Some(Box::new(handle));
                     }
-                    Known::Stalled(is_stalled) => starting.is_stalled = is_stalled,
+                    Known::Stalled(is_stalled) => {
+                        starting.is_stalled = is_stalled;
+                        // A start that has to wait for a child is none that failed: the answer does not wait for it.
+                        if is_stalled && matches!(starting.purpose, Purpose::Requested(_)) {
+                            let purpose = Purpose::Alone(RestartCause::Requested);
+                            let started = Started { pid: Some(starting.run.pid), info: None };
+                            std::mem::replace(&mut starting.purpose, purpose).reply(Ok(started));
+                        }
+                    }
                 }
                 self.note_progress();
                 ControlFlow::Continue(())
