@@ -214,7 +214,7 @@ async fn a_telemetry_handler_that_panics_on_each_event_changes_nothing_for_super
     let (quiet, log) = logged();
     let all = Arc::new(AtomicUsize::new(0));
     let count = all.clone();
-    let counting = move |_: &restart_exporter::event::Event| drop(count.fetch_add(1, SeqCst));
+    let counting = move |_: &restart_exporter::event::Event| _ = count.fetch_add(1, SeqCst);
     quiet.attach_many("counting", &EventKind::SUPERVISOR, counting).unwrap();
     let expected = run(&quiet, &log).await;
 

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use super::{AS_PID_1, Tree, child, patient};
+use super::{AS_PID_1, Tree, child, patient, supervisor};
 use crate::world::until;
 
 // Process 1 has no default for signals, and nobody above it: deaths are counted all the same, and SIGTERM ends it well.
@@ -22,6 +22,22 @@ async fn as_process_1_deaths_are_counted_and_sigterm_ends_it_well() {
     let (status, log) = tree.ended().await;
     assert_eq!(status.code(), Some(0), "{log:#?}");
     assert_eq!(tree.running(), [""; 0]);
+}
+
+// An entrypoint that gives up ends its container, with a status that is not 0 and the explanation where `docker logs`
+// shows it.
+#[tokio::test]
+async fn as_process_1_giving_up_ends_the_container_with_the_explanation() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = supervisor("shop", "max_restarts = 1")
+        + &child("till", "echo error: no database >&2; exit 13", "backoff = \"none\"");
+    let mut tree = Tree::launch(directory, &text, &[], true).await;
+    let (status, log) = tree.ended().await;
+    assert_eq!(status.code(), Some(1), "{log:#?}");
+    let said = log.join("\n");
+    for part in ["shop", "till", "exit code 13", "error: no database", "more than 1 restart in 5 s"] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
 }
 
 // All that is promised of processes holds for process 1 too: the same tests, in namespaces of their own.
