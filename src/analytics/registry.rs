@@ -338,13 +338,13 @@ mod tests {
         assert_eq!(names(&registry), ["b"]);
     }
 
-    // A supervisor that gave up is shown for as long as somebody wants it, and so is what was below it.
+    // A supervisor that gave up is shown for as long as somebody wants it, and so are those below it that are still wanted.
     #[test]
     fn what_somebody_wants_is_not_forgotten() {
         let (kept, now) = (Kept::default(), crate::telemetry::monotonic_now());
         let registry = Registry::new(10, RETENTION, kept.clone());
-        kept.set(BTreeSet::from(["a".into()]));
-        for name in ["a", "a/below", "ab"] {
+        kept.set(BTreeSet::from(["a".into(), "a/below".into()]));
+        for name in ["a", "a/below", "a/gone", "ab"] {
             let supervisor = incarnation(name);
             insert(&registry, &supervisor, now);
             registry.ended(&supervisor, now);
