@@ -209,7 +209,8 @@ impl Tops {
         let spec = self.0.list.lock().iter().find(|entry| entry.spec.name() == name).map(spec_of);
         let not_started = |error| Error::NotStarted { name: name.to_owned(), error };
         // A reload has just taken it away.
-        let (spec, is_configured) = spec.ok_or_else(|| Error::NotFound { name: name.to_owned(), nearest: Vec::new() })?;
+        let (spec, is_configured) =
+            spec.ok_or_else(|| Error::NotFound { name: name.to_owned(), nearest: Vec::new() })?;
         let (handle, opened) = self.begin(spec, true, is_configured).map_err(not_started)?;
         // A start that takes long can be ended by another order, and mended by a reload.
         drop(alone);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use restart_exporter::event::{ExitReason, Payload, Phase, SupervisorEvent, SupervisorExit};
 use restart_exporter::supervisor::{
-    Backoff, Changes, ChildSpec, ChildState, ControlError, Ready, Restart, Shutdown, StartError, StartErrorPolicy, StopToken,
-    Strategy, Supervisor, SupervisorHandle,
+    Backoff, Changes, ChildSpec, ChildState, ControlError, Ready, Restart, Shutdown, StartError, StartErrorPolicy,
+    StopToken, Strategy, Supervisor, SupervisorHandle,
 };
 use tokio::time::{Instant, sleep};
 
@@ -52,7 +52,10 @@ impl Slow {
 }
 
 /// Begins to start a supervisor, and waits until this is said of it.
-async fn begin(supervisor: Supervisor, words: &str) -> (tokio::task::JoinHandle<Result<SupervisorHandle, StartError>>, Log) {
+async fn begin(
+    supervisor: Supervisor,
+    words: &str,
+) -> (tokio::task::JoinHandle<Result<SupervisorHandle, StartError>>, Log) {
     let (telemetry, log) = logged();
     let started = tokio::spawn(async move { supervisor.start(&telemetry).await });
     log.first(words).await;
@@ -107,7 +110,8 @@ async fn a_supervisor_can_give_up_while_it_starts() {
     let kids = ["a", "bad", "c"].map(Kid::new);
     kids[1].fail_starts(usize::MAX);
     let bad = kids[1].spec().start_error(RETRY).backoff(waits(1));
-    let top = Supervisor::new("top").max_restarts(3).max_seconds(60).child(kids[0].spec()).child(bad).child(kids[2].spec());
+    let top =
+        Supervisor::new("top").max_restarts(3).max_seconds(60).child(kids[0].spec()).child(bad).child(kids[2].spec());
     let (telemetry, log) = logged();
     let error = top.start(&telemetry).await.unwrap_err();
     let StartError::GaveUp(detail) = &error else { panic!("{error}") };
@@ -144,7 +148,8 @@ async fn a_supervisor_below_that_gives_up_while_it_starts_has_failed_to_start() 
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_a_child_without_ready() {
     // A program that is not there has a failing start, and no `ready`.
-    let absent = ChildSpec::process("absent", "/no/such/program", [] as [&str; 0]).start_error(RETRY).backoff(waits(3600));
+    let absent =
+        ChildSpec::process("absent", "/no/such/program", [] as [&str; 0]).start_error(RETRY).backoff(waits(3600));
     let begun = Instant::now();
     let (top, log) = supervise(Supervisor::new("top").child(plain("a")).child(absent).child(plain("c"))).await;
     assert!(begun.elapsed() < Duration::from_secs(3600));
@@ -173,7 +178,8 @@ async fn children_wait_for_one_that_is_to_get_ready() {
 #[tokio::test(start_paused = true)]
 async fn a_supervisor_below_is_waited_for_until_its_children_are_ready() {
     let (slow, later) = (Slow::default(), Kid::new("later"));
-    let absent = ChildSpec::process("absent", "/no/such/program", [] as [&str; 0]).start_error(RETRY).backoff(waits(3600));
+    let absent =
+        ChildSpec::process("absent", "/no/such/program", [] as [&str; 0]).start_error(RETRY).backoff(waits(3600));
     let first = ChildSpec::supervisor(Supervisor::new("first").child(absent));
     let second = ChildSpec::supervisor(Supervisor::new("second").child(slow.spec("slow")));
     let top = Supervisor::new("top").child(first).child(second).child(later.spec());
@@ -223,7 +229,10 @@ async fn a_dropped_ready_is_a_failed_start_at_once() {
     let error = top.reconfigure(vec![careless.start_error(RETRY)]).await;
     assert_eq!(log.count("start_error top/careless #1 -> restart"), 1, "{:#?}", log.lines());
     // What is in the answer is the first attempt, or that the budget was used up meanwhile.
-    assert!(matches!(&error, Ok(Changes { failed, .. }) if failed.len() == 1) || error == Err(ControlError::NotRunning), "{error:?}");
+    assert!(
+        matches!(&error, Ok(Changes { failed, .. }) if failed.len() == 1) || error == Err(ControlError::NotRunning),
+        "{error:?}"
+    );
     assert!(matches!(top.wait().await, SupervisorExit::MaxIntensity(_)));
 }
 
@@ -279,7 +288,8 @@ async fn a_group_restart_begins_a_start_again() {
     for strategy in [Strategy::OneForAll, Strategy::RestForOne] {
         let (kid, slow, last) = (Kid::new("kid"), Slow::default(), Kid::new("last"));
         let top = Supervisor::new("top").strategy(strategy);
-        let (started, log) = begin(top.child(kid.spec()).child(slow.spec("slow")).child(last.spec()), "start top/kid").await;
+        let (started, log) =
+            begin(top.child(kid.spec()).child(slow.spec("slow")).child(last.spec()), "start top/kid").await;
         while slow.starts() == 0 {
             tokio::task::yield_now().await;
         }
@@ -293,7 +303,8 @@ async fn a_group_restart_begins_a_start_again() {
         let top = started.await.unwrap().unwrap();
         assert!(!slow.ready(), "nobody waits for the word of a start that was given up");
         assert_eq!(children(&top).await, "kid+ slow+ last+");
-        let expected = ["terminate top/kid error -> restart", "restart top/kid failure", "start top/slow", "start top/last"];
+        let expected =
+            ["terminate top/kid error -> restart", "restart top/kid failure", "start top/slow", "start top/last"];
         assert_eq!(log.since(2), expected, "{strategy}");
     }
 }
@@ -349,7 +360,8 @@ async fn a_starting_supervisor_can_be_stopped() {
     assert_eq!(log.lines().iter().filter(|line| line.starts_with("end top/below")).count(), 1);
     // Who does not wait any more for the start of a top one leaves nothing behind.
     let starts = slow.starts();
-    let (started, log) = begin(Supervisor::new("other").child(kid.spec()).child(slow.spec("slow")), "start other/kid").await;
+    let (started, log) =
+        begin(Supervisor::new("other").child(kid.spec()).child(slow.spec("slow")), "start other/kid").await;
     while slow.starts() == starts {
         tokio::task::yield_now().await;
     }
@@ -390,7 +402,8 @@ async fn restart_of_a_running_child() {
 async fn restart_of_a_child_in_backoff() {
     for anew in [true, false] {
         let kid = Kid::new("kid");
-        let backoff = Backoff { initial: Duration::from_secs(10), factor: 10.0, max: Duration::from_secs(3600), ..waits(10) };
+        let backoff =
+            Backoff { initial: Duration::from_secs(10), factor: 10.0, max: Duration::from_secs(3600), ..waits(10) };
         let top = Supervisor::new("top").max_restarts(9).max_seconds(7200);
         let (top, log) = supervise(top.child(kid.spec().backoff(backoff))).await;
         let delay = async |nth: usize| match log.nth(nth, "terminate top/kid error").await.payload {
@@ -611,7 +624,11 @@ async fn settings_of_a_child_change_under_its_run() {
     let kid = Kid::with("kid", crate::support::OnStop::Ignore);
     let spec = kid.spec();
     let (top, log) = supervise(Supervisor::new("top").child(spec.clone())).await;
-    let new = spec.clone().shutdown(Shutdown::Timeout(Duration::from_secs(40))).backoff(waits(15)).restart(Restart::Transient);
+    let new = spec
+        .clone()
+        .shutdown(Shutdown::Timeout(Duration::from_secs(40)))
+        .backoff(waits(15))
+        .restart(Restart::Transient);
     let changes = top.reconfigure(vec![new.clone()]).await.unwrap();
     assert_eq!(changes, Changes { updated: vec!["top/kid".into()], ..Changes::default() });
     assert_eq!(kid.starts(), 1);

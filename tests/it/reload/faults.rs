@@ -24,7 +24,11 @@ async fn a_child_that_cannot_start_at_a_reload_takes_nobody_along() {
     site.write(&file(1000, "[\"sh\", \"-c\", \"exit 4\"]"));
     let answer = site.reload().await;
     let body = answer.json();
-    assert_eq!((answer.status, &body["status"], &body["errorType"]), (422, &json!("error"), &json!("execution")), "{body}");
+    assert_eq!(
+        (answer.status, &body["status"], &body["errorType"]),
+        (422, &json!("error"), &json!("execution")),
+        "{body}"
+    );
     assert!(body["error"].as_str().unwrap().contains("app/api did not start: error: exit code 4"), "{body}");
     let done = &body["data"];
     assert_eq!((&done["changed"], &done["updated"]), (&json!(["app/api"]), &json!(["app"])), "{body}");
@@ -79,7 +83,8 @@ async fn a_child_that_moves_runs_once() {
         &format!("{SLOW}\nready = {{ stable_after = \"200ms\" }}"),
     );
     let below = |parent: &str| supervisor("below", &format!("parent = \"{parent}\""));
-    let (first, second) = (supervisor("first", "") + &sleeper("k1", 31001), supervisor("second", "") + &sleeper("k2", 31002));
+    let (first, second) =
+        (supervisor("first", "") + &sleeper("k1", 31001), supervisor("second", "") + &sleeper("k2", 31002));
     let in_second = format!("{first}{second}{server}");
     let in_first = format!("{first}{server}{second}");
     let below_second = format!("{first}{second}{}{server}", below("second"));
@@ -262,7 +267,8 @@ async fn a_start_is_seen_and_can_be_mended() {
     let page = site.exporter.get("/").await.body;
     assert!(page.contains(&awaited) && page.contains("third"), "{page}");
     let metrics = site.metrics().await;
-    for (state, count) in [("waiting", 1.0), ("starting", 1.0), ("running", 1.0), ("restarting", 0.0), ("stopped", 0.0)] {
+    for (state, count) in [("waiting", 1.0), ("starting", 1.0), ("running", 1.0), ("restarting", 0.0), ("stopped", 0.0)]
+    {
         let series = format!("supervisor_children{{supervisor=\"g\",state=\"{state}\"}}");
         assert_eq!(sample(&metrics, &series), Some(count), "{series}");
     }

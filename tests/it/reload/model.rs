@@ -197,7 +197,8 @@ impl File {
                 let gone = self.0[to].number;
                 self.0.retain(|table| table.number != gone && table.parent != Some(gone));
                 if self.0.is_empty() {
-                    let table = SupervisorTable { number: gone, parent: None, max_restarts: 1000, children: Vec::new() };
+                    let table =
+                        SupervisorTable { number: gone, parent: None, max_restarts: 1000, children: Vec::new() };
                     self.0.push(table);
                 }
                 format!("remove s{gone}")
@@ -229,8 +230,12 @@ impl File {
 
     /// A top supervisor other than this one, or none.
     fn tops_but(&self, number: u32, random: &mut Random) -> Option<u32> {
-        let tops: Vec<u32> =
-            self.0.iter().filter(|table| table.parent.is_none() && table.number != number).map(|table| table.number).collect();
+        let tops: Vec<u32> = self
+            .0
+            .iter()
+            .filter(|table| table.parent.is_none() && table.number != number)
+            .map(|table| table.number)
+            .collect();
         if random.one_in(3) { None } else { random.pick(&tops).copied() }
     }
 }
@@ -854,7 +859,15 @@ impl Real {
         for top in &model.tops {
             top.each(&mut |node| differences.extend(difference_of(node, &super::find(&all, "name", &node.path))));
         }
-        let names: BTreeSet<_> = all.as_array().unwrap().iter().filter(|one| one["up"] == true).collect::<Vec<_>>().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect();
+        let names: BTreeSet<_> = all
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|one| one["up"] == true)
+            .collect::<Vec<_>>()
+            .iter()
+            .map(|one| one["name"].as_str().unwrap().to_owned())
+            .collect();
         let mut up = BTreeSet::new();
         for top in &model.tops {
             top.each(&mut |node| {
@@ -874,8 +887,14 @@ impl Real {
 fn difference_of(node: &Node, shown: &Value) -> Vec<String> {
     let State::Up { .. } = node.state else { return Vec::new() };
     let mut differences = Vec::new();
-    let ids: BTreeSet<_> = shown["children"].as_array().into_iter().flatten().filter_map(|child| child["id"].as_str()).collect();
-    let wanted: BTreeSet<_> = node.children.iter().map(|child| format!("c{}", child.table.number)).chain(node.below.iter().map(|below| format!("s{}", below.number))).collect();
+    let ids: BTreeSet<_> =
+        shown["children"].as_array().into_iter().flatten().filter_map(|child| child["id"].as_str()).collect();
+    let wanted: BTreeSet<_> = node
+        .children
+        .iter()
+        .map(|child| format!("c{}", child.table.number))
+        .chain(node.below.iter().map(|below| format!("s{}", below.number)))
+        .collect();
     if ids.iter().copied().ne(wanted.iter().map(String::as_str)) {
         differences.push(format!("{} has {ids:?}, should have {wanted:?}", node.path));
     }
@@ -959,8 +978,12 @@ async fn check_sequence(seed: u64) {
     model.reload(&file);
     real.check(&mut model).await;
     for _ in 0..STEPS {
-        let broken: Vec<u32> =
-            model.programs.iter().filter(|(_, program)| **program != Program::Works).map(|(number, _)| *number).collect();
+        let broken: Vec<u32> = model
+            .programs
+            .iter()
+            .filter(|(_, program)| **program != Program::Works)
+            .map(|(number, _)| *number)
+            .collect();
         // What is broken is mended soon, so that there is much that runs.
         if let Some(number) = random.pick(&broken).copied()
             && random.one_in(3)

@@ -36,7 +36,8 @@ impl Site {
 // A child that runs is stopped and started; its siblings are not concerned, whatever the strategy. It costs no budget.
 #[tokio::test]
 async fn a_running_child_is_restarted_alone() {
-    let file = supervisor("a", "strategy = \"one_for_all\"\nmax_restarts = 0") + &sleeper("x", 71001) + &sleeper("y", 71002);
+    let file =
+        supervisor("a", "strategy = \"one_for_all\"\nmax_restarts = 0") + &sleeper("x", 71001) + &sleeper("y", 71002);
     let site = Site::ready(&file).await;
     let (x, y) = (site.pid("71001"), site.pid("71002"));
     let ended = site.ask(&["restart", "a/x"]);
@@ -46,9 +47,10 @@ async fn a_running_child_is_restarted_alone() {
     assert!(!is_alive(x.into()));
     assert_eq!(site.pid("71002"), y);
     // The same by the API, under both names, and by the child's id alone.
-    for (round, path) in ["restart?supervisor=a&child=x", "restart_child?supervisor=a&child=x", "restart?supervisor=a/x"]
-        .into_iter()
-        .enumerate()
+    for (round, path) in
+        ["restart?supervisor=a&child=x", "restart_child?supervisor=a&child=x", "restart?supervisor=a/x"]
+            .into_iter()
+            .enumerate()
     {
         let answer = site.exporter.post(&format!("/api/v1/{path}")).await.data();
         assert_eq!(answer["child_pid"], site.pid("71001").to_string(), "{path}");
@@ -69,7 +71,9 @@ async fn a_running_child_is_restarted_alone() {
 #[tokio::test]
 async fn a_child_that_is_down_is_started_now() {
     let file = |shutdown: u32| {
-        supervisor("a", "") + &child("x", "[\"sleep\", \"72001\"]", &format!("{SLOW}\nshutdown = \"{shutdown}s\"")) + &sleeper("y", 72002)
+        supervisor("a", "")
+            + &child("x", "[\"sleep\", \"72001\"]", &format!("{SLOW}\nshutdown = \"{shutdown}s\""))
+            + &sleeper("y", 72002)
     };
     let site = Site::ready(&file(5)).await;
     for (round, verb) in ["restart", "start"].into_iter().enumerate() {
@@ -105,7 +109,11 @@ async fn a_child_that_is_down_is_started_now() {
 // A child that is being started can be stopped, and so can one that waits behind it; and both can be started then.
 #[tokio::test]
 async fn a_child_that_starts_or_waits_takes_orders() {
-    let stuck = child("stuck", "[\"sleep\", \"73001\"]", "ready = { exec = [\"test\", \"-e\", \"DIR/go\"], interval = \"10ms\", timeout = \"1h\" }");
+    let stuck = child(
+        "stuck",
+        "[\"sleep\", \"73001\"]",
+        "ready = { exec = [\"test\", \"-e\", \"DIR/go\"], interval = \"10ms\", timeout = \"1h\" }",
+    );
     let file = supervisor("a", "") + &stuck + &sleeper("next", 73002) + &sleeper("last", 73003);
     let site = Site::start(&file).await;
     site.child_is("a/stuck", "starting").await;
@@ -176,14 +184,24 @@ async fn a_supervisor_that_gave_up_is_started_again_as_a_whole() {
 // A top supervisor that runs is restarted, stopped and started as a whole; one that was stopped stays so over a reload.
 #[tokio::test]
 async fn a_running_supervisor_takes_orders_as_a_whole() {
-    let file = |restarts: u32| supervisor("a", &format!("max_restarts = {restarts}")) + &sleeper("x", 75001) + &sleeper("y", 75002);
+    let file = |restarts: u32| {
+        supervisor("a", &format!("max_restarts = {restarts}")) + &sleeper("x", 75001) + &sleeper("y", 75002)
+    };
     let site = Site::ready(&(file(3) + &supervisor("other", "") + &sleeper("o", 75003))).await;
     let before = site.sleeps();
     let ended = site.ask(&["restart", "a"]);
-    assert!(outcome(&ended).0 == Some(0) && ended.stdout.starts_with("a restarted as "), "{}{}", ended.stdout, ended.stderr);
+    assert!(
+        outcome(&ended).0 == Some(0) && ended.stdout.starts_with("a restarted as "),
+        "{}{}",
+        ended.stdout,
+        ended.stderr
+    );
     let after = site.sleeps();
     assert_eq!(after.len(), 3);
-    assert!(before[..2].iter().all(|sleep| !after.contains(sleep)) && after.contains(&before[2]), "{before:?} {after:?}");
+    assert!(
+        before[..2].iter().all(|sleep| !after.contains(sleep)) && after.contains(&before[2]),
+        "{before:?} {after:?}"
+    );
     assert_eq!((site.requested("a", "x").await, site.requested("a", "y").await), (1.0, 1.0));
     // One that runs is not started.
     assert!(site.ask(&["start", "a"]).stdout.starts_with("a runs as "));
@@ -225,7 +243,11 @@ async fn a_nested_supervisor_takes_orders() {
         site.is_well().await;
         // What is below one that does not run cannot be started alone.
         let ended = site.ask(&["start", "a/b/c/z"]);
-        assert!(ended.status.code() == Some(2) && ended.stderr.contains("does not run; start it first"), "{}", ended.stderr);
+        assert!(
+            ended.status.code() == Some(2) && ended.stderr.contains("does not run; start it first"),
+            "{}",
+            ended.stderr
+        );
         assert_eq!(site.ask(&["start", target]).status.code(), Some(0));
         assert_eq!((site.pid("76001"), site.pids("76002").len(), site.pids("76003").len()), (x, 1, 1));
         site.is_well().await;
@@ -265,7 +287,11 @@ async fn an_order_does_not_wait_for_a_child_that_failed() {
 // While the start that an order began still takes its time, another order or a reload ends it.
 #[tokio::test]
 async fn a_long_start_can_be_ended_by_another_order() {
-    let stuck = child("stuck", "[\"sleep\", \"78001\"]", "ready = { exec = [\"test\", \"-e\", \"DIR/go\"], interval = \"10ms\", timeout = \"1h\" }");
+    let stuck = child(
+        "stuck",
+        "[\"sleep\", \"78001\"]",
+        "ready = { exec = [\"test\", \"-e\", \"DIR/go\"], interval = \"10ms\", timeout = \"1h\" }",
+    );
     let site = Site::start(&(supervisor("a", "") + &stuck)).await;
     let first = until("the first run", async || site.pids("78001").first().copied()).await;
     let (begun, ()) = tokio::join!(site.exporter.post("/api/v1/restart?supervisor=a"), async {
@@ -288,7 +314,8 @@ async fn a_long_start_can_be_ended_by_another_order() {
 // Orders and reloads at the same time never leave two copies of anything, nor one that nobody wants.
 #[tokio::test]
 async fn orders_and_reloads_at_once_leave_what_the_file_says() {
-    let one = supervisor("a", "") + &child("x", "[\"flock\", \"-n\", \"DIR/lock\", \"sleep\", \"79001\"]", "ready = { stable_after = \"20ms\" }");
+    let one = supervisor("a", "")
+        + &child("x", "[\"flock\", \"-n\", \"DIR/lock\", \"sleep\", \"79001\"]", "ready = { stable_after = \"20ms\" }");
     let two = supervisor("b", "") + &one["[[supervisor]]\nname = \"a\"\n\n".len()..];
     let site = Site::ready(&one).await;
     for round in 0..10 {
@@ -311,14 +338,21 @@ async fn orders_and_reloads_at_once_leave_what_the_file_says() {
 // An unknown target is not found, and the answer has the nearest names; a name that several have is refused.
 #[tokio::test]
 async fn an_unknown_target_is_not_found() {
-    let file = supervisor("payments", "") + &sleeper("api", 80001) + &sleeper("store", 80002) + &supervisor("web", "") + &sleeper("api", 80003);
+    let file = supervisor("payments", "")
+        + &sleeper("api", 80001)
+        + &sleeper("store", 80002)
+        + &supervisor("web", "")
+        + &sleeper("api", 80003);
     let site = Site::ready(&file).await;
     for verb in ["restart", "start", "stop"] {
         for (target, near) in [("payments/apy", "payments/api"), ("paymnts", "payments"), ("stoer", "payments/store")] {
             let ended = site.ask(&[verb, target]);
             assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(2), ""), "{verb} {target}");
             let said = &ended.stderr;
-            assert!(said.contains(target) && said.contains(near) && said.lines().count() == 1, "{verb} {target}: {said}");
+            assert!(
+                said.contains(target) && said.contains(near) && said.lines().count() == 1,
+                "{verb} {target}: {said}"
+            );
         }
         let ended = site.ask(&[verb, "api"]);
         assert_eq!(ended.status.code(), Some(2));
