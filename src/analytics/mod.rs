@@ -274,13 +274,20 @@ impl Analytics {
         self.shared.records.overflowed()
     }
 
-    /// Keeps these top supervisors of this process, and those below them, in sight also after they have ended, instead of
-    /// those of the last call.
-    pub fn keep(&self, tops: BTreeSet<Arc<str>>) {
-        self.shared.kept.set(tops);
+    /// Keeps these supervisors of this process, by full name, in sight also after they have ended, instead of those of the
+    /// last call. Of one that is among them no more, nobody minds how it ended.
+    pub fn keep(&self, names: BTreeSet<Arc<str>>) {
+        let before = self.shared.kept.set(names);
+        for row in self.shared.records.rows().iter().filter(|row| row.name.node.is_none()) {
+            if self.shared.kept.has(&row.name) {
+                row.state.dismiss(false);
+            } else if before.contains(&*row.name.supervisor) {
+                row.state.dismiss(true);
+            }
+        }
     }
 
-    /// The top supervisors that are kept in sight; shared.
+    /// The supervisors that are kept in sight; shared.
     pub fn kept(&self) -> Kept {
         self.shared.kept.clone()
     }

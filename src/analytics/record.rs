@@ -48,6 +48,8 @@ struct RecordState {
     children: Children,
     /// A copy and not an id, as of the deaths of children.
     last_end: Option<HistoryEvent>,
+    /// Does nobody want it any more, since its last end or before? Then how it ended is no trouble.
+    is_dismissed: bool,
 }
 
 /// The newest incarnation of a name.
@@ -75,8 +77,14 @@ impl Record {
             intensity: Ring::new(INTENSITY_STAMPS_UNKNOWN),
             children: Children::default(),
             last_end: None,
+            is_dismissed: false,
         };
         Self { name, state: Mutex::new(state) }
+    }
+
+    /// Whether nobody wants this supervisor any more.
+    pub(super) fn dismiss(&self, is_dismissed: bool) {
+        self.state.lock().is_dismissed = is_dismissed;
     }
 
     /// Takes an event in; returns what it added to the totals.
@@ -186,7 +194,12 @@ impl Record {
         let restarts_in_window = state.restarts_in_window(now);
         let limit = state.config.as_ref().and_then(|config| config.max_restarts);
         let child_counts = state.children.counts();
-        let children = state.children.view(now, |death| state.entry(death));
+        let mut children = state.children.view(now, |death| state.entry(death));
+        if !up && state.is_dismissed {
+            for child in children.iter_mut().filter(|child| child.health.is_trouble()) {
+                (child.health, child.looping) = (Health::Stopped, None);
+            }
+        }
         SupervisorView {
             supervisor: self.name.clone(),
             id: incarnation.map(|incarnation| incarnation.id),
@@ -354,6 +367,7 @@ impl RecordState {
             return;
         }
         self.intensity = Ring::new(0);
+        self.is_dismissed = false;
         self.configure(config);
         self.children.clear();
         if let Some(incarnation) = &mut self.incarnation {
@@ -423,6 +437,7 @@ impl RecordState {
     fn health(&self, up: bool, counts: ChildCounts, children: &[ChildView]) -> Health {
         let end = self.last_end.as_ref().map(|end| &end.fact);
         match end {
+            _ if !up && self.is_dismissed => Health::Stopped,
             _ if up => {
                 let unlisted = (counts.get(ChildState::Restarting) > 0).then_some(Health::Restarting);
                 Health::of_supervisor(children.iter().map(|child| child.health).chain(unlisted))

@@ -34,8 +34,8 @@ impl Name {
     }
 }
 
-/// Top supervisors of this process that somebody wants: they and those below them are kept in sight for as long, also when
-/// they have ended. Clones share them.
+/// Supervisors of this process that somebody wants, by full name: they are kept in sight for as long, also when they have
+/// ended. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Kept(Arc<RwLock<BTreeSet<Arc<str>>>>);
 
@@ -82,14 +82,14 @@ impl<T> Clone for Row<T> {
 // === impl Kept ===
 
 impl Kept {
-    /// These top supervisors, and no others.
-    pub fn set(&self, tops: BTreeSet<Arc<str>>) {
-        *self.0.write() = tops;
+    /// These supervisors, and no others. Returns those before.
+    pub fn set(&self, names: BTreeSet<Arc<str>>) -> BTreeSet<Arc<str>> {
+        std::mem::replace(&mut *self.0.write(), names)
     }
 
-    fn has(&self, name: &Name) -> bool {
-        let top = name.supervisor.split('/').next().unwrap_or_default();
-        name.node.is_none() && self.0.read().contains(top)
+    /// Is this one of them?
+    pub(super) fn has(&self, name: &Name) -> bool {
+        name.node.is_none() && self.0.read().contains(&*name.supervisor)
     }
 }
 

@@ -187,6 +187,7 @@ impl Control {
             }
         }
         self.tops.with(|list| list.sort_by_key(|entry| order.iter().position(|name| name == entry.spec.name())));
+        self.tops.0.list_changed();
         // From here on only starts are waited for, and a wrong probe can be mended by the next reload.
         drop(alone);
         Begun { changes, starts, begun }

@@ -290,10 +290,13 @@ impl Shared {
         self.list_changed();
     }
 
-    fn list_changed(&self) {
+    /// Tells those who have to know what is in the list.
+    pub(super) fn list_changed(&self) {
         let is_kept = |entry: &&Entry| entry.is_configured || entry.state().is_failure();
-        let names = self.list.lock().iter().filter(is_kept).map(|entry| entry.spec.name().into()).collect();
-        self.analytics.keep(names);
+        let list = self.list.lock();
+        // Under the lock, so that the last call has the last word.
+        self.analytics.keep(list.iter().filter(is_kept).flat_map(|entry| entry.spec.full_names(None)).collect());
+        drop(list);
         self.changed.notify_waiters();
     }
 }

@@ -355,6 +355,17 @@ impl Supervisor {
         &self.name
     }
 
+    /// The full names of this supervisor and of those below it, as far as they are known before they start.
+    pub(crate) fn full_names(&self, above: Option<&str>) -> Vec<Arc<str>> {
+        let name: Arc<str> = above.map_or_else(|| self.name.clone(), |above| format!("{above}/{}", self.name).into());
+        let below = self.children.iter().filter_map(|child| match &child.start {
+            Start::Supervisor(below) => Some(below.full_names(Some(&name))),
+            Start::Task(_) | Start::Announced(_) | Start::Process(_) => None,
+        });
+        let below: Vec<_> = below.flatten().collect();
+        [name].into_iter().chain(below).collect()
+    }
+
     /// How many supervisors and children the tree has, this supervisor included. The children of a dynamic supervisor and
     /// of one [from a function](Self::from_fn) are not known before they start.
     pub fn size(&self) -> TreeSize {

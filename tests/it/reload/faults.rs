@@ -286,6 +286,37 @@ async fn a_start_is_seen_and_can_be_mended() {
     site.is_well().await;
 }
 
+// A supervisor that gave up and is then taken out of the file, or gets another name, is no trouble any more: nobody wants
+// it. So is one below another.
+#[tokio::test]
+async fn a_supervisor_that_gave_up_and_is_not_wanted_any_more_is_no_trouble() {
+    let file = |top: &str, below: &str, command: &str| {
+        supervisor(top, "max_restarts = 0")
+            + &sleeper("x", 39001)
+            + &supervisor(below, &format!("parent = \"{top}\"\nmax_restarts = 0"))
+            + &child("c", command, "")
+            + &supervisor("other", "")
+            + &sleeper("y", 39002)
+    };
+    let site = Site::start(&file("a", "b", "[\"false\"]")).await;
+    until("a gave up", async || (site.supervisor("a").await["health"] == "gave_up").then_some(())).await;
+    site.is_in_trouble("a").await;
+    for (top, below) in [("a", "c"), ("d", "c")] {
+        site.write(&file(top, below, "[\"sleep\", \"39003\"]"));
+        assert_eq!(site.reload().await.status, 200);
+        site.is_well().await;
+        assert_eq!(site.sleeps().len(), 3);
+    }
+    // How it ended is still known.
+    let why = site.ask(&["why", "a/b"]);
+    assert!(why.status.success() && why.stdout.contains("gave up"), "{}{}", why.stdout, why.stderr);
+    // One that comes back and gives up again is trouble again.
+    site.write(&file("a", "b", "[\"false\"]"));
+    let _ = site.reload().await;
+    until("a gave up again", async || (site.supervisor("a").await["health"] == "gave_up").then_some(())).await;
+    site.is_in_trouble("a").await;
+}
+
 /// A child that does not hear SIGTERM.
 fn deaf(id: &str, shutdown: &str) -> String {
     let script = format!("trap '' TERM; echo up > {id}; while :; do sleep 0.05; done");

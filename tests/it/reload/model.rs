@@ -20,7 +20,7 @@ use super::{Site, Sleep};
 use crate::world::{Response, until};
 
 /// Sequences that run by default, and the steps of each.
-const SEQUENCES: u64 = 6;
+const SEQUENCES: u64 = 16;
 const STEPS: usize = 15;
 
 /// Children and supervisors that there can be.
