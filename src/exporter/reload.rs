@@ -1,6 +1,7 @@
 //! Reading the supervisors again, and making them so.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::control::{Changes, Control, Step};
 use crate::http::{App, Later, Reload};
@@ -13,6 +14,8 @@ pub struct Reloader {
     load: Arc<Load>,
     control: Control,
     app: App,
+    /// How many loads have begun. What a load came to counts if it is the last one.
+    loads: Arc<AtomicU64>,
 }
 
 type Load = dyn Fn() -> Result<Vec<Supervisor>, String> + Send + Sync;
@@ -23,7 +26,7 @@ impl Reloader {
         control: Control,
         app: App,
     ) -> Self {
-        Self { load: Arc::new(load), control, app }
+        Self { load: Arc::new(load), control, app, loads: Arc::default() }
     }
 
     /// Loads the supervisors again, makes them the top ones, and returns when all that was to be started has had its turn.
@@ -32,19 +35,24 @@ impl Reloader {
     /// # Errors
     /// Why they could not be loaded; then nothing was touched.
     pub async fn reload(&self) -> Result<Changes, String> {
-        let wanted = self.load("reload failed")?;
+        let number = self.number();
+        let wanted = (self.load)().inspect_err(|error| {
+            tracing::error!(err = error, "reload failed");
+            self.count(number, false);
+        })?;
         let changes = self.control.begin(wanted).await.settled().await;
-        self.note("reloaded", &changes);
+        self.note(number, "reloaded", &changes);
         Ok(changes)
     }
 
     /// Begins to start these supervisors, which were loaded already: the first reload. Returns when the starts have begun,
     /// with what waits for them.
     pub async fn start(&self, wanted: Vec<Supervisor>) -> impl Future<Output = Changes> + Send + use<> {
+        let number = self.number();
         let (begun, reloader) = (self.control.begin(wanted).await, self.clone());
         async move {
             let changes = begun.settled().await;
-            reloader.note("started", &changes);
+            reloader.note(number, "started", &changes);
             changes
         }
     }
@@ -58,16 +66,21 @@ impl Reloader {
         Ok(self.control.plan(&wanted).await)
     }
 
-    fn load(&self, failed: &str) -> Result<Vec<Supervisor>, String> {
-        (self.load)().inspect_err(|error| {
-            tracing::error!(err = error, "{failed}");
-            self.app.config_reloaded(false, now().system);
-        })
+    /// The number of the load that begins.
+    fn number(&self) -> u64 {
+        self.loads.fetch_add(1, Relaxed) + 1
     }
 
-    fn note(&self, what: &str, changes: &Changes) {
+    /// Counts the outcome of a load. A load whose starts take long may end after a later one, and is then out of date.
+    fn count(&self, number: u64, successful: bool) {
+        if number == self.loads.load(Relaxed) {
+            self.app.config_reloaded(successful, now().system);
+        }
+    }
+
+    fn note(&self, number: u64, what: &str, changes: &Changes) {
         let Changes { added, removed, changed, updated, failed, waiting } = changes;
-        self.app.config_reloaded(changes.is_complete(), now().system);
+        self.count(number, changes.is_complete());
         if changes.is_complete() {
             return tracing::info!(?added, ?removed, ?changed, ?updated, "{what}");
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::event::{Action, ExitReason, RestartCause, Strategy};
+use crate::event::{Action, ExitReason, RestartCause, Strategy, SupervisorExit};
 use crate::supervisor::difference::Difference;
 use crate::supervisor::error::ControlError;
 use crate::supervisor::handle::{ChildSelector, Request, SupervisorHandle};
@@ -142,10 +142,12 @@ impl Changes {
 
     /// Takes in that a supervisor has ended before all its children had their turn. One that somebody stopped has not failed.
     pub(crate) async fn ended(&mut self, supervisor: &SupervisorHandle) {
-        let exit = supervisor.wait().await;
-        if exit.detail().is_some() {
-            self.failed.push((supervisor.reference().name.to_string(), ExitReason::error(exit)));
-        }
+        let reason = match supervisor.wait().await {
+            SupervisorExit::Error(detail) => ExitReason::Error(detail),
+            exit if exit.detail().is_some() => ExitReason::error(exit),
+            _ => return,
+        };
+        self.failed.push((supervisor.reference().name.to_string(), reason));
     }
 }
 

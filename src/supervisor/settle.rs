@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::event::ExitReason;
 use crate::supervisor::handle::{ChildSelector, SupervisorHandle};
 use crate::supervisor::run_loop::Supervision;
-use crate::supervisor::table::{Child, Down, State};
+use crate::supervisor::table::{Down, State};
 
 /// A child that has had its turn.
 pub(crate) struct Settled {
@@ -75,13 +75,12 @@ impl Supervision {
                 handle.cloned().map(Fate::Below)
             }
             State::Down(Down::Stopped | Down::Done, _) => Some(Fate::Fine),
-            State::Down(Down::Failed | Down::Restarting { .. }, _) => Some(Fate::Failed(self.failure(child))),
+            // Without a start error it started, and died since.
+            State::Down(Down::Failed | Down::Restarting { .. }, _) => {
+                Some(child.start_error.clone().map_or(Fate::Fine, Fate::Failed))
+            }
             State::Down(Down::Waiting(_) | Down::Held(_), _) => self.blocked_by().map(Fate::Waits),
         }
-    }
-
-    fn failure(&self, child: &Child) -> ExitReason {
-        child.start_error.clone().unwrap_or_else(|| ExitReason::error("it ended and waits for its restart"))
     }
 
     /// The full name of the child that those in the line wait for in vain; none if the line moves.
