@@ -280,7 +280,9 @@ async fn an_order_does_not_wait_for_a_child_that_failed() {
     assert!(ended.stderr.contains("exit code 1"), "{}", ended.stderr);
     // Who waits for it is started when it is stopped.
     assert_eq!(site.ask(&["stop", "bad"]).status.code(), Some(0));
-    until("the one behind it", async || site.pids("77001").first().copied()).await;
+    site.child_is("a/b/z", "running").await;
+    assert_eq!(site.pids("77001").len(), 1);
+    site.is_ready().await;
     site.is_well().await;
 }
 
