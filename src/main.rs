@@ -137,7 +137,9 @@ fn start(args: &ServeArgs, tree: impl FnOnce() -> Result<Tree, BoxError>) -> Exi
 
 async fn serve(args: &ServeArgs, tree: Tree, passed: Result<Vec<Passed>, BoxError>) -> Result<(), BoxError> {
     // Before the first child starts: a signal that comes meanwhile must end them as well.
-    let mut stop = pin!(signals::stop()?);
+    // A task, so that a signal is heard whatever is being waited for; the second one must find its ear.
+    let heard = tokio::spawn(signals::stop()?);
+    let mut stop = pin!(async move { drop(heard.await) });
     // Whoever ends as a child of our children becomes ours; as process 1 of a container we have no choice.
     tokio::spawn(reap_orphans()?);
     let mut builder = Exporter::builder();

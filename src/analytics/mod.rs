@@ -275,12 +275,13 @@ impl Analytics {
     }
 
     /// Keeps these supervisors of this process, by full name, in sight also after they have ended, instead of those of the
-    /// last call. Of one that is among them no more, nobody minds how it ended.
-    pub fn keep(&self, names: BTreeSet<Arc<str>>) {
+    /// last call. Of one that is among them no more, or that somebody `stopped` after it had failed, nobody minds how it
+    /// ended.
+    pub fn keep(&self, names: BTreeSet<Arc<str>>, stopped: &BTreeSet<Arc<str>>) {
         let before = self.shared.kept.set(names);
         for row in self.shared.records.rows().iter().filter(|row| row.name.node.is_none()) {
             if self.shared.kept.has(&row.name) {
-                row.state.dismiss(false);
+                row.state.dismiss(stopped.contains(&*row.name.supervisor));
             } else if before.contains(&*row.name.supervisor) {
                 row.state.dismiss(true);
             }

@@ -188,6 +188,9 @@ fn command(key: &str, table: &ChildTable) -> Result<Program, Fault> {
     let at_command = |message: &str| fault(&table.command, format!("{key}.command"), message.into());
     let program = match (table.command.get_ref(), table.shell.unwrap_or(false)) {
         (CommandLine::Line(line), true) if line.trim().is_empty() => return Err(at_command("the command is empty")),
+        (CommandLine::Line(line), true) if line.contains('\0') => {
+            return Err(at_command("no program takes an argument with a NUL in it"));
+        }
         (CommandLine::Line(line), true) => Program::shell(line.as_str()),
         (CommandLine::Line(_), false) => {
             return Err(at_command("a string needs `shell = true`; without a shell: [\"program\", \"argument\"]"));
@@ -270,7 +273,8 @@ fn find_user(name: &str) -> Option<(u32, u32)> {
 
 fn find_group(name: &str) -> Option<u32> {
     let by_name = Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw());
-    by_name.or_else(|| name.parse().ok())
+    // The system reads the greatest number as "leave it as it is".
+    by_name.or_else(|| name.parse().ok().filter(|gid| *gid != u32::MAX))
 }
 
 fn readiness(key: &str, table: &Spanned<ReadyTable>) -> Result<Readiness, Fault> {
@@ -292,6 +296,9 @@ fn readiness(key: &str, table: &Spanned<ReadyTable>) -> Result<Readiness, Fault>
             Err(fault(table, key.into(), "`interval` and `timeout` are for probes, not for `stable_after`".into()))
         }
         (Some(Word(time)), None, None, None) => Ok(Readiness::StableAfter(*time)),
+        (None, Some(argv), None, None) if argv.get_ref().iter().any(|word| word.contains('\0')) => {
+            Err(fault(argv, format!("{key}.exec"), "no program takes an argument with a NUL in it".into()))
+        }
         (None, Some(argv), None, None) => match argv.get_ref().first() {
             Some(program) if Program::new(program.as_str()).find().is_some() => {
                 Ok(Readiness::Exec(argv.get_ref().clone(), probing))

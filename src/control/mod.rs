@@ -46,6 +46,9 @@ pub enum Error {
     /// The supervisor of the child is down, so that nobody can start it.
     #[error("the supervisor {0:?} does not run; start it first")]
     Down(String),
+    /// The supervisors are being stopped for good; see [`Exporter::stop_supervisors`](crate::Exporter::stop_supervisors).
+    #[error("stopping: the exporter is about to end and starts nothing any more")]
+    Stopping,
     /// The supervisor did not start.
     #[error("supervisor {name:?}: {error}")]
     NotStarted {
@@ -155,9 +158,12 @@ impl Control {
     /// fresh budget. All of it counts as requested.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Foreign`], [`Error::Down`], [`Error::NotStarted`], and what
+    /// [`Error::NotFound`], [`Error::Foreign`], [`Error::Down`], [`Error::Stopping`], [`Error::NotStarted`], and what
     /// [`SupervisorHandle::restart`] answers.
     pub async fn restart(&self, supervisor: &str, child: Option<&str>) -> Result<Started, Error> {
+        if self.tops.is_stopping() {
+            return Err(Error::Stopping);
+        }
         match self.goal(supervisor, child).await? {
             Goal::Top(name) => self.tops.bring_up(&name, true).await,
             Goal::Child(handle, child) => self.found(handle.restart(&*child).await, &handle, &child),
@@ -169,6 +175,9 @@ impl Control {
     /// # Errors
     /// As [`restart`](Self::restart).
     pub async fn start(&self, supervisor: &str, child: Option<&str>) -> Result<Started, Error> {
+        if self.tops.is_stopping() {
+            return Err(Error::Stopping);
+        }
         match self.goal(supervisor, child).await? {
             Goal::Top(name) => self.tops.bring_up(&name, false).await,
             Goal::Child(handle, child) => self.found(handle.start(&*child).await, &handle, &child),

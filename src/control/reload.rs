@@ -120,6 +120,11 @@ impl Control {
         let (mut starts, mut begun) = (Vec::new(), Vec::new());
         let mut anew: HashSet<String> = HashSet::new();
         let alone = self.tops.0.acting.lock().await;
+        if self.tops.is_stopping() {
+            let reason = ExitReason::error(super::Error::Stopping);
+            changes.failed = wanted.iter().map(|spec| (spec.name().to_owned(), reason.clone())).collect();
+            return Begun { changes, starts, begun };
+        }
         for top in self.surplus(&wanted).into_iter().rev() {
             if let Some(handle) = self.tops.handle(&top.name) {
                 handle.shutdown().await;

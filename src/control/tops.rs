@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, oneshot};
 
 use super::Error;
@@ -19,6 +19,8 @@ pub(super) struct Shared {
     telemetry: Telemetry,
     analytics: Analytics,
     list: Mutex<Vec<Entry>>,
+    /// Is the end of the program near? Then nothing is started any more.
+    is_stopping: RwLock<bool>,
     /// Says that something of the list changed.
     changed: Notify,
     /// One reload, or order for a whole supervisor, at a time, until its starts have begun: of two that stop and start the
@@ -37,6 +39,8 @@ pub(super) struct Entry {
     is_configured: bool,
     /// Entries that ended later have a greater number; 0 while it has not.
     ended: u64,
+    /// Did somebody stop it after it had failed? Then it is no failure any more.
+    is_stopped: bool,
 }
 
 /// A top supervisor at the moment of a question.
@@ -81,6 +85,9 @@ impl TopState {
 
 impl Entry {
     pub(super) fn state(&self) -> TopState {
+        if self.is_stopped {
+            return TopState::Stopped;
+        }
         let Some(handle) = &self.handle else {
             return match &self.error {
                 Some(StartError::Ignored) | None => TopState::Done,
@@ -106,6 +113,7 @@ impl Tops {
             telemetry,
             analytics,
             list: Mutex::default(),
+            is_stopping: RwLock::default(),
             changed: Notify::new(),
             acting: tokio::sync::Mutex::default(),
         }))
@@ -118,6 +126,11 @@ impl Tops {
         is_requested: bool,
         is_configured: bool,
     ) -> Result<(SupervisorHandle, oneshot::Receiver<Result<(), StartError>>), StartError> {
+        // Held until it is in the list: what is begun is stopped, or is not begun. A handler may begin another meanwhile.
+        let is_stopping = self.0.is_stopping.read_recursive();
+        if *is_stopping {
+            return Err(StartError::Stopped);
+        }
         let begun = spec.clone().begin(&self.0.telemetry, is_requested);
         let (handle, error) = match &begun {
             Ok((handle, _)) => (Some(handle.clone()), None),
@@ -130,7 +143,7 @@ impl Tops {
                 shared.note_end(&handle);
             });
         }
-        let entry = Entry { spec, handle, error, is_configured, ended: 0 };
+        let entry = Entry { spec, handle, error, is_configured, ended: 0, is_stopped: false };
         let mut list = self.0.list.lock();
         // A program may start and stop as many as it likes; those that it is done with are not kept.
         list.retain(|other| other.is_configured || other.state().is_up() || other.state().is_failure());
@@ -139,6 +152,7 @@ impl Tops {
             None => list.push(entry),
         }
         drop(list);
+        drop(is_stopping);
         self.0.list_changed();
         begun
     }
@@ -196,9 +210,17 @@ impl Tops {
         list.iter().map(|entry| Top { name: entry.spec.name().into(), state: entry.state() }).collect()
     }
 
+    /// Is the end of the program near?
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.0.is_stopping.read_recursive()
+    }
+
     /// Starts one on request; with `anew` one that runs is stopped first.
     pub(super) async fn bring_up(&self, name: &str, anew: bool) -> Result<Started, Error> {
         let alone = self.0.acting.lock().await;
+        if self.is_stopping() {
+            return Err(Error::Stopping);
+        }
         if let Some(handle) = self.handle(name) {
             if !anew {
                 return Ok(Started { pid: Some(handle.reference().id), info: None });
@@ -229,6 +251,11 @@ impl Tops {
         let _alone = self.0.acting.lock().await;
         if let Some(handle) = self.handle(name) {
             handle.shutdown().await;
+        }
+        let is_it = |entry: &&mut Entry| entry.spec.name() == name && entry.state().is_failure();
+        let failed = self.with(|list| list.iter_mut().find(is_it).map(|entry| entry.is_stopped = true));
+        if failed.is_some() {
+            self.0.list_changed();
         }
         Ok(())
     }
@@ -266,8 +293,9 @@ impl Tops {
         (all_ended && last.state() == TopState::Done).then_some(Ok(()))
     }
 
-    /// Stops all in reverse order, also those that are still being started.
+    /// Stops all in reverse order, also those that are still being started. None is started after that.
     pub(super) async fn shutdown(&self) {
+        *self.0.is_stopping.write() = true;
         let handles: Vec<_> = self.0.list.lock().iter().filter_map(|entry| entry.handle.clone()).collect();
         for handle in handles.iter().rev() {
             handle.shutdown().await;
@@ -292,10 +320,13 @@ impl Shared {
 
     /// Tells those who have to know what is in the list.
     pub(super) fn list_changed(&self) {
-        let is_kept = |entry: &&Entry| entry.is_configured || entry.state().is_failure();
+        let is_kept = |entry: &&Entry| entry.is_configured || entry.is_stopped || entry.state().is_failure();
+        let is_stopped = |entry: &&Entry| entry.is_stopped;
         let list = self.list.lock();
         // Under the lock, so that the last call has the last word.
-        self.analytics.keep(list.iter().filter(is_kept).flat_map(|entry| entry.spec.full_names(None)).collect());
+        let stopped = list.iter().filter(is_stopped).flat_map(|entry| entry.spec.full_names(None)).collect();
+        let kept = list.iter().filter(is_kept).flat_map(|entry| entry.spec.full_names(None)).collect();
+        self.analytics.keep(kept, &stopped);
         drop(list);
         self.changed.notify_waiters();
     }

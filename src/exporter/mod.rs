@@ -353,8 +353,14 @@ impl Exporter {
             result = self.done() => result,
         };
         if result.is_err() {
-            self.stop_supervisors().await;
-            self.linger(shutdown).await;
+            let leaves = async {
+                self.stop_supervisors().await;
+                self.linger(std::future::pending::<()>()).await;
+            };
+            tokio::select! {
+                () = leaves => {}
+                _ = &mut shutdown => {}
+            }
         }
         self.shutdown().await;
         result
@@ -375,7 +381,7 @@ impl Exporter {
         let _ = timeout(self.exit_delay, shutdown).await;
     }
 
-    /// Stops the supervisors in reverse order. The endpoint goes on.
+    /// Stops the supervisors in reverse order, and starts none any more. The endpoint goes on, and refuses orders.
     pub async fn stop_supervisors(&self) {
         self.app.set_ready(false);
         self.control.shutdown().await;

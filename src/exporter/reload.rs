@@ -36,7 +36,7 @@ impl Reloader {
     /// Why they could not be loaded; then nothing was touched.
     pub async fn reload(&self) -> Result<Changes, String> {
         let number = self.number();
-        let wanted = (self.load)().inspect_err(|error| {
+        let wanted = self.load().await.inspect_err(|error| {
             tracing::error!(err = error, "reload failed");
             self.count(number, false);
         })?;
@@ -62,8 +62,15 @@ impl Reloader {
     /// # Errors
     /// Why they could not be loaded.
     pub async fn plan(&self) -> Result<Vec<Step>, String> {
-        let wanted = (self.load)()?;
+        let wanted = self.load().await?;
         Ok(self.control.plan(&wanted).await)
+    }
+
+    /// Loads beside everything else: a file system, or what knows the users, may take its time.
+    async fn load(&self) -> Result<Vec<Supervisor>, String> {
+        let load = self.load.clone();
+        let loaded = tokio::task::spawn_blocking(move || load()).await;
+        loaded.unwrap_or_else(|error| Err(format!("the supervisors could not be loaded: {error}")))
     }
 
     /// The number of the load that begins.

@@ -85,7 +85,11 @@ pub(super) fn reply(answer: Result<Reply, Failure>) -> Reply {
                 Error::NotStarted { .. } | Error::Refused(ControlError::StartFailed(_)) => {
                     (StatusCode::UNPROCESSABLE_ENTITY, "execution")
                 }
-                Error::AlreadyExists(_) | Error::Foreign(_) | Error::Down(_) | Error::Refused(_) => {
+                Error::AlreadyExists(_)
+                | Error::Foreign(_)
+                | Error::Down(_)
+                | Error::Stopping
+                | Error::Refused(_) => {
                     (StatusCode::CONFLICT, "conflict")
                 }
             };

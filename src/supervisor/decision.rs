@@ -53,6 +53,12 @@ pub(super) fn restart(intensity: &mut Intensity, now: Instant, backoff: Duration
     Decision { action, delay, restarts_left: Some(intensity.left(now)) }
 }
 
+/// Decides about a start that somebody asked for and that failed: it is tried again, and only what the supervisor does by
+/// itself is counted.
+pub(super) fn requested(intensity: &mut Intensity, now: Instant, backoff: Duration) -> Decision {
+    Decision { action: Action::Restart, delay: backoff, restarts_left: Some(intensity.left(now)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

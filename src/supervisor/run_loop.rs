@@ -308,7 +308,13 @@ impl Supervision {
         if let Some(Down::Restarting { cause, due, alone }) = self.table.get(key).and_then(Child::down)
             && due == now_due
         {
+            // Those of its group were stopped when it died, and those before it have started since.
+            let was_stopped = |child: &Child| child.start_error.is_none();
             match alone {
+                false if self.line.contains(&key) && self.table.get(key).is_some_and(was_stopped) => {
+                    self.wait_for_turn(key, Turn::Again(cause));
+                    self.advance();
+                }
                 false => self.restart(key, cause, Duration::ZERO).await,
                 true if self.line.contains(&key) => {
                     self.wait_for_turn(key, Turn::Alone(cause));
