@@ -155,7 +155,7 @@ pub(crate) enum Order {
 /// Which part of a history.
 #[derive(Args, Debug)]
 pub(crate) struct HistoryArgs {
-    /// The supervisor, by name or id
+    /// The supervisor, by name or id; or SUPERVISOR/CHILD
     pub(crate) supervisor: String,
 
     /// The Erlang node of the supervisor, where two have one name; without it one of the exporter's own goes first

@@ -54,6 +54,11 @@ impl Connector {
         Self(Way::Within(app.clone()))
     }
 
+    /// Does it lead to the application of this very program?
+    pub(super) fn is_within(&self) -> bool {
+        matches!(self.0, Way::Within(_))
+    }
+
     pub(super) async fn connect(&self) -> io::Result<Stream> {
         let (host, port, tls) = match &self.0 {
             Way::Within(app) => return Ok(Box::new(last_resort::connect(app))),

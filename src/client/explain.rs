@@ -111,8 +111,8 @@ pub(super) fn brief(event: &Event) -> String {
 /// What the supervisor decided.
 pub(super) fn decided(decision: &Decision) -> String {
     let then = match &*decision.action {
-        "restart" if decision.delay_ms > 0 => format!("restarted after {}", lasting(decision.delay_ms)),
-        "restart" => "restarted at once".into(),
+        "restart" if decision.delay_ms > 0 => format!("restarts after {}", lasting(decision.delay_ms)),
+        "restart" => "restarts at once".into(),
         "leave" => "stays down".into(),
         "forget" => "is forgotten".into(),
         "give_up" => "its supervisor gives up".into(),

@@ -2,7 +2,7 @@
 
 use restart_exporter::analytics::{Part, Story, Telling, Told, stories};
 use restart_exporter::event::counted;
-use restart_exporter::wire::{Event, History};
+use restart_exporter::wire::{Event, History, Supervisor};
 
 use super::explain::{brief, decided, what};
 use super::http::Client;
@@ -18,11 +18,15 @@ pub(super) async fn run(
     args: &HistoryArgs,
 ) -> Result<Found, Failure> {
     let limit = args.limit.to_string();
-    let mut query = vec![("supervisor", args.supervisor.as_str()), ("limit", limit.as_str())];
+    let (supervisor, child) = match &args.child {
+        Some(child) => (args.supervisor.as_str(), Some(child.as_str())),
+        None => meant(client, &args.supervisor).await?,
+    };
+    let mut query = vec![("supervisor", supervisor), ("limit", limit.as_str())];
     if let Some(node) = &args.node {
         query.push(("node", node));
     }
-    if let Some(child) = &args.child {
+    if let Some(child) = child {
         query.push(("child", child));
     }
     let answer = client.get("history", &query).await?;
@@ -48,7 +52,7 @@ pub(super) async fn run(
         screen.line(&line(story, has_older));
     }
     if history.evicted > 0 && wants_older && has_all_kept {
-        let of = args.child.as_ref().map_or_else(String::new, |_| format!(" of {}", plain(&history.supervisor)));
+        let of = child.map_or_else(String::new, |_| format!(" of {}", plain(&history.supervisor)));
         let (one, many) = (format!("older event{of} is"), format!("older events{of} are"));
         screen.line(&format!("({} not kept)", counted(history.evicted, &one, &many)));
     }
@@ -60,6 +64,15 @@ pub(super) async fn run(
         screen.line(&format!("(of {})", plain(&named(&history.supervisor, None, Some(node)))));
     }
     Ok(Found::Fine)
+}
+
+/// The supervisor and the child that a name stands for: with a slash in it, it may be that of a nested supervisor too.
+async fn meant<'a>(client: &Client, name: &'a str) -> Result<(&'a str, Option<&'a str>), Failure> {
+    let Some((above, child)) = name.rsplit_once('/') else { return Ok((name, None)) };
+    let supervisors: Vec<Supervisor> = shape(client, &client.get("supervisors", &[]).await?)?;
+    let is_child = |one: &Supervisor| one.name == above && one.children.iter().any(|other| other.id == child);
+    let is_supervisor = supervisors.iter().any(|one| one.name == name);
+    Ok(if !is_supervisor && supervisors.iter().any(is_child) { (above, Some(child)) } else { (name, None) })
 }
 
 /// What a line says of an event, but for its times.

@@ -48,6 +48,8 @@ pub(super) struct Client {
     connector: Connector,
     authorization: Option<HeaderValue>,
     timeout: Duration,
+    /// Is it an order, which goes on when nobody waits for it?
+    takes_time: bool,
 }
 
 /// A whole answer.
@@ -84,19 +86,25 @@ impl Client {
         let authorization = args.user.as_ref().map(|user| authorization(user, args)).transpose()?;
         let (target, url_is_given) = (args.url.clone(), args.url_is_given);
         let timeout = args.timeout.unwrap_or(if takes_time { Duration::MAX } else { TIMEOUT });
-        Ok(Self { target, url_is_given, connector, authorization, timeout })
+        Ok(Self { target, url_is_given, connector, authorization, timeout, takes_time })
     }
 
     /// Asks the application of this very program.
     pub(super) fn within(app: &App) -> Self {
         let target = Target::default();
-        Self { target, url_is_given: false, connector: Connector::within(app), authorization: None, timeout: TIMEOUT }
+        let connector = Connector::within(app);
+        Self { target, url_is_given: false, connector, authorization: None, timeout: TIMEOUT, takes_time: false }
     }
 
     /// What can be typed to ask the same exporter for more.
     pub(super) fn command(&self, verb: &str, node: Option<&str>, name: &str) -> String {
         let url = self.url_is_given.then(|| self.target.to_string());
         command(verb, url.as_deref(), node, name)
+    }
+
+    /// Is it this very program that is asked, and about to end?
+    pub(super) fn is_within(&self) -> bool {
+        self.connector.is_within()
     }
 
     pub(super) async fn get(&self, route: &str, query: &[(&str, &str)]) -> Result<Answer, Failure> {
@@ -157,7 +165,11 @@ impl Client {
     }
 
     async fn in_time<T>(&self, exchange: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        let late = || self.unreachable(format!("no answer within {}", humantime::format_duration(self.timeout)));
+        let late = || Failure::Late {
+            target: self.target.to_string(),
+            limit: humantime::format_duration(self.timeout).to_string(),
+            order: if self.takes_time { "; what was ordered goes on" } else { "" },
+        };
         timeout(self.timeout, exchange).await.unwrap_or_else(|_| Err(late()))
     }
 

@@ -33,9 +33,12 @@ pub(crate) use url::Target;
 /// Why a command has no result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// No connection, no TLS, no answer in time.
+    /// No connection, no TLS.
     #[error("cannot reach {target}: {reason}")]
     Unreachable { target: String, reason: String },
+    /// No answer in time. It may never have been reached.
+    #[error("{target}: no answer within {limit}{order}")]
+    Late { target: String, limit: String, order: &'static str },
     /// An answer that is none.
     #[error("bad answer of {target}: {reason}")]
     BadAnswer { target: String, reason: String },

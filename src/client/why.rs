@@ -69,7 +69,7 @@ pub(super) async fn run(
     }
     show_marks(screen, &marks.events, &causes.causes, &subject, answer.now);
     let Supervisor { name, node, .. } = subject.supervisor;
-    screen.line(&format!("  do           {}", client.command("history", node.as_deref(), name)));
+    advise(client, screen, &subject, Some(client.command("history", node.as_deref(), name)));
     Ok(Found::Fine)
 }
 
@@ -217,6 +217,30 @@ fn state(screen: &mut Screen, subject: &Subject<'_>, all: &[Supervisor], now: u6
     }
 }
 
+/// What can be typed next. Nobody answers a program that is about to end.
+fn advise(client: &Client, screen: &mut Screen, subject: &Subject<'_>, more: Option<String>) {
+    if client.is_within() {
+        return;
+    }
+    let start = starts(subject).map(|target| client.command("start", None, &target));
+    for (command, label) in start.into_iter().chain(more).zip(["do", ""]) {
+        screen.line(&format!("  {label:<11}  {command}"));
+    }
+}
+
+/// What an operator has to start so that this runs again; none of what starts by itself, or takes no orders.
+fn starts(subject: &Subject<'_>) -> Option<String> {
+    let supervisor = subject.supervisor;
+    match subject.child {
+        _ if supervisor.node.is_some() => None,
+        _ if !supervisor.up => supervisor.parent.is_none().then(|| supervisor.name.clone()),
+        Some(child) if child.state == "stopped" || child.state == "failed" => {
+            Some(format!("{}/{}", supervisor.name, child.id))
+        }
+        _ => None,
+    }
+}
+
 /// The next above that may be up: one that is not listed is not known to be down.
 fn decides<'a>(supervisor: &'a Supervisor, all: &'a [Supervisor]) -> Option<&'a str> {
     let mut above = supervisor.parent.as_deref()?;
@@ -357,9 +381,11 @@ async fn of_supervisor(
     }
     show_causes(screen, &causes.causes, None, now);
     let worst = supervisor.children.iter().min_by_key(|child| screen::health(&child.health));
-    if let Some(child) = worst.filter(|child| screen::health(&child.health) < Health::Stopped) {
+    let worst = worst.filter(|child| screen::health(&child.health) < Health::Stopped);
+    let why = worst.map(|child| {
         let name = format!("{}/{}", supervisor.name, child.id);
-        screen.line(&format!("  do           {}", client.command("why", supervisor.node.as_deref(), &name)));
-    }
+        client.command("why", supervisor.node.as_deref(), &name)
+    });
+    advise(client, screen, &nobody, why);
     Ok(Found::Fine)
 }

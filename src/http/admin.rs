@@ -9,7 +9,7 @@ use super::api::{Failure, reply, required};
 use super::respond::{self, Reply};
 use super::router::Query;
 use super::{App, shapes};
-use crate::control::Started;
+use crate::control::{Control, Error, Started};
 use crate::event::{InvalidMark, MarkText};
 use crate::wire;
 
@@ -30,22 +30,51 @@ pub(super) fn refusal<B>(app: &App, request: &Request<B>) -> Option<Reply> {
 }
 
 pub(super) async fn restart(app: &App, query: &Query) -> Reply {
-    let answer = async { Ok(app.control.restart(required(query, "supervisor")?, query.get("child")).await?) };
-    started(answer.await)
+    let restart = |control: Control, supervisor: String, child: Option<String>| async move {
+        control.restart(&supervisor, child.as_deref()).await
+    };
+    order(app, query, "restart", restart, started).await
 }
 
 pub(super) async fn start(app: &App, query: &Query) -> Reply {
-    let answer = async { Ok(app.control.start(required(query, "supervisor")?, query.get("child")).await?) };
-    started(answer.await)
+    let start = |control: Control, supervisor: String, child: Option<String>| async move {
+        control.start(&supervisor, child.as_deref()).await
+    };
+    order(app, query, "start", start, started).await
 }
 
 pub(super) async fn stop(app: &App, query: &Query) -> Reply {
-    let answer = async { Ok(app.control.stop(required(query, "supervisor")?, query.get("child")).await?) };
-    reply(answer.await.map(|()| respond::success(wire::Done {})))
+    let stop = |control: Control, supervisor: String, child: Option<String>| async move {
+        control.stop(&supervisor, child.as_deref()).await
+    };
+    order(app, query, "stop", stop, |()| respond::success(wire::Done {})).await
 }
 
-fn started(answer: Result<Started, Failure>) -> Reply {
-    reply(answer.map(|started| respond::success(wire::Started { child_pid: started.pid.map(|pid| pid.to_string()) })))
+/// Does what is ordered, and logs it.
+async fn order<T: Send + 'static, F: Future<Output = Result<T, Error>> + Send + 'static>(
+    app: &App,
+    query: &Query,
+    verb: &'static str,
+    order: impl FnOnce(Control, String, Option<String>) -> F,
+    done: impl FnOnce(T) -> Reply,
+) -> Reply {
+    let supervisor = match required(query, "supervisor") {
+        Ok(supervisor) => supervisor.to_owned(),
+        Err(failure) => return reply(Err(failure)),
+    };
+    let child = query.get("child").map(str::to_owned);
+    tracing::info!(order = verb, supervisor, child, "an operator gives an order");
+    let answer = to_the_end(order(app.control.clone(), supervisor, child)).await;
+    reply(answer.and_then(|answer| Ok(done(answer?))))
+}
+
+/// Goes on when whoever asked does not wait for the answer: half a restart is a stop.
+async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, Failure> {
+    tokio::spawn(work).await.map_err(|error| Failure::Internal(error.to_string()))
+}
+
+fn started(started: Started) -> Reply {
+    respond::success(wire::Started { child_pid: started.pid.map(|pid| pid.to_string()) })
 }
 
 pub(super) async fn mark(app: &App, query: &Query) -> Reply {
@@ -64,13 +93,14 @@ pub(super) async fn reload(app: &App, query: &Query) -> Reply {
     };
     let broken = |message| respond::error(StatusCode::UNPROCESSABLE_ENTITY, "bad_data", message);
     match query.get("dry_run") {
-        None | Some("0" | "false") => match reload.reload().await {
-            Ok(changes) if changes.is_complete() => respond::success(shapes::reloaded(&changes)),
-            Ok(changes) => {
+        None | Some("0" | "false") => match to_the_end(reload.reload()).await {
+            Err(failure) => reply(Err(failure)),
+            Ok(Ok(changes)) if changes.is_complete() => respond::success(shapes::reloaded(&changes)),
+            Ok(Ok(changes)) => {
                 let message = shapes::incomplete(&changes);
                 respond::partial(StatusCode::UNPROCESSABLE_ENTITY, "execution", message, shapes::reloaded(&changes))
             }
-            Err(message) => broken(message),
+            Ok(Err(message)) => broken(message),
         },
         Some("1" | "true" | "") => match reload.plan().await {
             Ok(steps) => respond::success(shapes::plan(&steps)),

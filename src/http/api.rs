@@ -67,6 +67,7 @@ pub(super) fn bad_data(message: &str) -> Reply {
 pub(super) enum Failure {
     BadData(String),
     Control(Error),
+    Internal(String),
 }
 
 impl From<Error> for Failure {
@@ -79,17 +80,14 @@ pub(super) fn reply(answer: Result<Reply, Failure>) -> Reply {
     match answer {
         Ok(reply) => reply,
         Err(Failure::BadData(message)) => bad_data(&message),
+        Err(Failure::Internal(message)) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, "internal", message),
         Err(Failure::Control(error)) => {
             let (status, error_type) = match &error {
                 Error::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
                 Error::NotStarted { .. } | Error::Refused(ControlError::StartFailed(_)) => {
                     (StatusCode::UNPROCESSABLE_ENTITY, "execution")
                 }
-                Error::AlreadyExists(_)
-                | Error::Foreign(_)
-                | Error::Down(_)
-                | Error::Stopping
-                | Error::Refused(_) => {
+                Error::AlreadyExists(_) | Error::Foreign(_) | Error::Down(_) | Error::Stopping | Error::Refused(_) => {
                     (StatusCode::CONFLICT, "conflict")
                 }
             };

@@ -144,6 +144,7 @@ impl Changes {
     pub(crate) async fn ended(&mut self, supervisor: &SupervisorHandle) {
         let reason = match supervisor.wait().await {
             SupervisorExit::Error(detail) => ExitReason::Error(detail),
+            SupervisorExit::MaxIntensity(detail) => ExitReason::error(format_args!("gave up: {detail}")),
             exit if exit.detail().is_some() => ExitReason::error(exit),
             _ => return,
         };

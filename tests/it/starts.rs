@@ -309,6 +309,19 @@ async fn a_group_restart_begins_a_start_again() {
     }
 }
 
+// One failure is one restart of each sibling, also where the failed child waits: those before it need not wait for it.
+#[tokio::test(start_paused = true)]
+async fn a_group_is_restarted_once_after_a_backoff() {
+    let kids = ["first", "kid", "last"].map(Kid::new);
+    let top = Supervisor::new("top").strategy(Strategy::OneForAll);
+    let top = kids.iter().fold(top, |top, kid| top.child(kid.spec().backoff(waits(10))));
+    let (top, log) = supervise(top).await;
+    kids[1].crash();
+    log.first("restart top/last sibling").await;
+    assert_eq!(children(&top).await, "first+ kid+ last+");
+    assert_eq!(kids.each_ref().map(Kid::starts), [2, 2, 2]);
+}
+
 // Nobody waits who ordered a stop: a start that is on its way is given up, and nothing is said of a run that never was.
 #[tokio::test(start_paused = true)]
 async fn a_starting_child_can_be_stopped() {
@@ -519,7 +532,8 @@ async fn restart_of_a_child_that_cannot_start() {
         assert_eq!(top.restart("kid").await.unwrap_err(), failed);
         if policy == RETRY {
             let begun = Instant::now();
-            log.first("restart top/kid requested").await;
+            // The supervisor's own attempt: nobody asked for this one.
+            log.first("restart top/kid failure").await;
             assert_eq!(begun.elapsed(), Duration::from_secs(10));
         } else {
             sleep(Duration::from_secs(3600)).await;

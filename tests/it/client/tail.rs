@@ -72,7 +72,7 @@ async fn tail_shows_what_happens_in_words_or_as_json() {
     assert_eq!(timeless(&words.line().await), "DAY CLOCK top supervisor started");
     assert_eq!(timeless(&words.line().await), "DAY CLOCK top/worker started");
     let death =
-        r"DAY CLOCK top/worker ended with an error: SMTP \u{1b}[2J421, ran T → restarted after T, 8 more allowed";
+        r"DAY CLOCK top/worker ended with an error: SMTP \u{1b}[2J421, ran T → restarts after T, 8 more allowed";
     assert_eq!(timeless(&words.line().await), death);
     let first: serde_json::Value = serde_json::from_str(&json.line().await).unwrap();
     assert_eq!((&first["event_type"], &first["supervisor_name"]), (&"supervisor_started".into(), &"other".into()));

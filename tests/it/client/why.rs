@@ -44,7 +44,7 @@ async fn each_way_to_end_is_told_with_last_words_and_what_comes_next() {
   why 1× ended with exit code 3
                   bind: address in use
                   at CLOCK (T ago), after T
-                  then restarted after T, N more allowed
+                  then restarts after T, N more allowed
   last words of the run that died T ago after T
     starting
     bind: address in use
@@ -122,15 +122,20 @@ async fn a_supervisor_that_gave_up_is_told_of_itself_and_of_its_child() {
                   first CLOCK, last CLOCK (T ago), the last after T
                   then its supervisor gives up";
     let expected = format!(
-        "top/worker GAVE UP 3 deaths in the last hour, 3 in the last day\n{rest}\n  do restart_exporter history --url=HERE top"
+        "top/worker GAVE UP 3 deaths in the last hour, 3 in the last day\n{rest}\n  do restart_exporter start --url=HERE top\n               restart_exporter history --url=HERE top"
     );
     assert_eq!(why("worker", &url).await, expected);
-    let expected = format!("top GAVE UP\n{rest}\n  do restart_exporter why --url=HERE top/worker");
+    let expected = format!(
+        "top GAVE UP\n{rest}\n  do restart_exporter start --url=HERE top\n               restart_exporter why --url=HERE top/worker"
+    );
     assert_eq!(why("top", &url).await, expected);
     // Where the exporter is stands in a command only if it was said in one.
     let environment = [("RESTART_EXPORTER_URL", url.trim_start_matches("--url="))];
     let told = run_with(&["why", "worker"], &environment).await.stdout;
-    assert!(told.ends_with("  do           restart_exporter history top\n"), "{told}");
+    assert!(
+        told.ends_with("  do           restart_exporter start top\n               restart_exporter history top\n"),
+        "{told}"
+    );
     exporter.shutdown().await;
 }
 

@@ -381,3 +381,96 @@ async fn an_order_without_an_answer_is_exit_status_2() {
     assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(2), ""), "{}", ended.stderr);
     assert!(ended.stderr.contains("no answer within 100ms"), "{}", ended.stderr);
 }
+
+// An order goes on when nobody waits for it: half a restart would be a stop.
+#[tokio::test]
+async fn an_order_that_nobody_waits_for_is_done_all_the_same() {
+    let slow = "trap 'sleep 1; exit 0' TERM; echo up; while :; do sleep 0.05; done";
+    let site = Site::ready(&(supervisor("a", "") + &child("x", &format!("\"{slow}\""), "shell = true"))).await;
+    let before = site.child("a/x").await["pid"].clone();
+    let url = format!("--url=http://{}", site.exporter.address);
+    let ended = crate::world::run_to_end(&["restart", "a", &url, "--timeout=200ms"]);
+    assert_eq!(ended.status.code(), Some(2));
+    assert!(ended.stderr.contains("no answer within 200ms; what was ordered goes on"), "{}", ended.stderr);
+    until("another run", async || {
+        let child = site.child("a/x").await;
+        (child["state"] == "running" && child["pid"] != before).then_some(())
+    })
+    .await;
+}
+
+// Orders and reloads cost no budget, also where the start fails: only what a supervisor does by itself is counted.
+#[tokio::test]
+async fn orders_and_reloads_that_cannot_start_a_child_cost_no_budget() {
+    let dead = format!("{SLOW}\nready = {{ exec = [\"false\"], timeout = \"50ms\" }}");
+    let file = supervisor("a", "max_restarts = 1\nmax_seconds = 3600")
+        + &sleeper("well", 83001)
+        + &child("dead", "[\"sleep\", \"83002\"]", &dead);
+    let site = Site::start(&file).await;
+    site.child_is("a/dead", "restarting").await;
+    let well = site.pid("83001");
+    for _ in 0..3 {
+        let ended = site.ask(&["restart", "a/dead"]);
+        assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
+        assert_eq!(site.reload().await.status, 422);
+    }
+    let supervisor = site.supervisor("a").await;
+    assert_eq!((&supervisor["up"], &supervisor["restarts_left"]), (&json!(true), &json!(0)), "{supervisor}");
+    assert_eq!(site.pid("83001"), well);
+}
+
+// What gave up can be stopped: then it is no trouble, and a reload leaves it alone until somebody starts it.
+#[tokio::test]
+async fn a_supervisor_that_gave_up_can_be_stopped() {
+    let file = supervisor("a", "max_restarts = 0")
+        + &child("x", "\"exit 1\"", "shell = true")
+        + &supervisor("b", "")
+        + &sleeper("y", 84001);
+    let site = Site::start(&file).await;
+    site.ended("a", "max_intensity").await;
+    site.is_in_trouble("a").await;
+    assert_eq!(outcome(&site.ask(&["stop", "a"])), (Some(0), "a stopped", ""));
+    site.is_well().await;
+    assert_eq!(site.reload().await.status, 200);
+    site.is_well().await;
+    assert_eq!(site.supervisor("a").await["up"], false);
+    assert_eq!(site.ask(&["start", "a"]).status.code(), Some(0));
+    site.ended("a", "max_intensity").await;
+    site.is_in_trouble("a").await;
+}
+
+// While the exporter stops, nothing is started any more: it would be ended at once, and not in order.
+#[tokio::test]
+async fn orders_that_start_something_are_refused_while_the_exporter_stops() {
+    let stubborn = "trap '' TERM; echo up; while :; do sleep 0.05; done";
+    let file = supervisor("a", "")
+        + &sleeper("x", 85001)
+        + &supervisor("b", "")
+        + &child("y", &format!("\"{stubborn}\""), "shell = true\nshutdown = \"4s\"");
+    let site = Site::ready(&file).await;
+    site.exporter.signal(Signal::TERM);
+    site.child_is("b/y", "stopping").await;
+    for target in ["a", "a/x"] {
+        for verb in ["restart", "start"] {
+            let ended = site.ask(&[verb, target]);
+            assert_eq!(ended.status.code(), Some(2), "{verb} {target}");
+            assert!(ended.stderr.contains("starts nothing any more"), "{}", ended.stderr);
+        }
+    }
+    site.write(&(file + &supervisor("c", "") + &sleeper("z", 85003)));
+    let answer = site.reload().await;
+    assert_eq!(answer.status, 422, "{}", answer.body);
+    assert!(answer.body.contains("starts nothing any more"), "{}", answer.body);
+    assert_eq!(site.pids("85003").len(), 0);
+}
+
+// The name of a child works for its history as for every other question.
+#[tokio::test]
+async fn the_history_of_a_child_is_found_by_its_full_name() {
+    let file = supervisor("a", "") + &child("x", "\"exit 3\"", &format!("shell = true\n{SLOW}")) + &sleeper("y", 86001);
+    let site = Site::start(&file).await;
+    site.child_is("a/x", "restarting").await;
+    let ended = site.ask(&["history", "a/x"]);
+    assert_eq!(ended.stdout, site.ask(&["history", "a", "--child=x"]).stdout);
+    assert!(ended.stdout.contains("exit code 3"), "{}{}", ended.stdout, ended.stderr);
+}
