@@ -39,7 +39,7 @@ async fn delays_grow_to_the_limit_and_are_spread_within_their_share() {
 async fn a_stable_run_begins_the_delays_anew() {
     let script = r#"
         echo spawned >> spawned
-        case $(wc -l < spawned) in 1) exit 1;; 2) sleep 0.2; exit 1;; *) exec sleep 600;; esac"#;
+        case $(wc -l < spawned) in 1) exit 1;; 2) sleep 0.4; exit 1;; *) exec sleep 600;; esac"#;
     let keys = "backoff = { initial = \"10ms\", max = \"1h\", factor = 100, jitter = 0, reset_after = \"200ms\" }";
     let tree = Tree::ready(&patient(&[child("c", script, keys)])).await;
     until("the last run", async || (tree.child("c").await["restarts"] == 2).then_some(())).await;
