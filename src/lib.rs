@@ -1,5 +1,5 @@
 //! Prometheus tells you that something restarted. restart_exporter tells you what died, why, what it said last, and how
-//! many more deaths its supervisor will take.
+//! many restarts are left.
 //!
 //! ```
 //! use restart_exporter::prelude::*;

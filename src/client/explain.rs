@@ -67,10 +67,10 @@ fn death(class: &str, detail: &str, peak: Option<String>) -> String {
         "shutdown" if detail.is_empty() => "was shut down".into(),
         "shutdown" => format!("was shut down: {detail}"),
         "panic" => format!("panicked: {detail}"),
-        "killed" => "killed by SIGKILL; nothing proves that memory was the reason".into(),
+        "killed" => "killed by SIGKILL (not by the OOM killer, as far as the kernel reports)".into(),
         "oom" => match peak {
-            Some(peak) => format!("killed for want of memory, as the kernel's counter proves; it had {peak}"),
-            None => "killed for want of memory, as the kernel's counter proves".into(),
+            Some(peak) => format!("out of memory (the cgroup's oom_kill counter increased); it had {peak}"),
+            None => "out of memory (the cgroup's oom_kill counter increased)".into(),
         },
         "timeout" => "did not stop in time and was killed".into(),
         "signal" => match detail.strip_prefix("signal ").and_then(|number| number.parse::<i32>().ok()) {
@@ -168,9 +168,12 @@ mod tests {
             (event("terminated", "signal", Some("signal 11")), "ended by signal 11 (SIGSEGV)"),
             (
                 event("terminated", "oom", None),
-                "killed for want of memory, as the kernel's counter proves; it had 511 MiB",
+                "out of memory (the cgroup's oom_kill counter increased); it had 511 MiB",
             ),
-            (event("terminated", "killed", None), "killed by SIGKILL; nothing proves that memory was the reason"),
+            (
+                event("terminated", "killed", None),
+                "killed by SIGKILL (not by the OOM killer, as far as the kernel reports)",
+            ),
             (event("terminated", "panic", Some("boom at src/a.rs:1:2")), "panicked: boom at src/a.rs:1:2"),
             (event("terminated", "timeout", None), "did not stop in time and was killed"),
             (event("start_error", "error", Some("no such file")), "did not start: ended with an error: no such file"),

@@ -144,7 +144,7 @@ async fn find<'a>(client: &Client, supervisors: &'a [Supervisor], wanted: &str) 
         return Err(which(wanted, found.iter().map(|one| (one.supervisor, Some(&*one.id)))));
     }
     found.pop().ok_or_else(|| {
-        Failure::Refused(format!("no child is named {wanted:?}, neither so nor with its supervisor's name before it"))
+        Failure::Refused(format!("no child matches {wanted:?} (tried the child id and SUPERVISOR/CHILD); `restart_exporter status --all` lists them"))
     })
 }
 
@@ -189,7 +189,7 @@ fn state(screen: &mut Screen, subject: &Subject<'_>, all: &[Supervisor], now: u6
         let restarts = counted(max, "restart", "restarts");
         let end = match supervisor.budget_can_run_out {
             Some(false) => format!("{name} never gives up: the backoffs are too long to use them up"),
-            _ => format!("with one more than that {name} gives up"),
+            _ => format!("when they are used up, the next death makes {name} give up"),
         };
         screen.line(&format!("  budget       {left} of {restarts} left within {seconds}s; {end}"));
     }
@@ -198,8 +198,11 @@ fn state(screen: &mut Screen, subject: &Subject<'_>, all: &[Supervisor], now: u6
             (_, Some(above)) => {
                 format!("{name} is down; what becomes of it is for {} above to decide", plain(above))
             }
-            (Some(_), None) => format!("{name} is down, as all above it are, and nobody starts it again"),
-            (None, None) => format!("{name} is down, and nobody starts it again"),
+            _ if supervisor.node.is_some() => format!("{name} is down until its node starts it"),
+            (Some(_), None) => {
+                format!("{name} is down, as all above it are, until an operator starts its top supervisor")
+            }
+            (None, None) => format!("{name} is down until an operator starts it"),
         },
         (_, Some(unheard)) => format!("nobody knows: {unheard}"),
         (Some(child), None) if child.progress.is_some() => plain(&progress(child).unwrap_or_default()).into_owned(),

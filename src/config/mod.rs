@@ -116,11 +116,24 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Supervisor>, ConfigError> {
     };
     let document =
         toml::Deserializer::parse(text).map_err(|error| invalid(error.span(), "", error.message().into()))?;
-    let tables: tables::File = serde_path_to_error::deserialize(document)
-        .map_err(|error| invalid(error.inner().span(), &key_path(error.path()), in_words(error.inner().message())))?;
+    let tables: tables::File = serde_path_to_error::deserialize(document).map_err(|error| {
+        let (key, message) = (key_path(error.path()), in_words(error.inner().message()));
+        let message = single_table(&key, &message).map_or(message, str::to_owned);
+        invalid(error.inner().span(), &key, message)
+    })?;
     let supervisors =
         build::supervisors(tables.supervisor).map_err(|fault| invalid(Some(fault.span), &fault.key, fault.message))?;
     if supervisors.is_empty() { Err(ConfigError::NoSupervisor { file: file.into() }) } else { Ok(supervisors) }
+}
+
+/// What is said of `[supervisor]`, and of a `[[supervisor.child]]` that stands before all supervisors.
+fn single_table(key: &str, message: &str) -> Option<&'static str> {
+    match key.rsplit('.').next() {
+        _ if message != "invalid type: table, expected an array" => None,
+        Some("supervisor") => Some("a supervisor begins with `[[supervisor]]`, in double brackets"),
+        Some("child") => Some("a child begins with `[[supervisor.child]]`, in double brackets"),
+        _ => None,
+    }
 }
 
 /// The path of a key as a person writes it.
@@ -250,6 +263,19 @@ mod tests {
             (
                 "[[supervisor]]\nname = \"a\"\n[[supervisor.child]]\nid = \"c\"\ncommand = []",
                 "tree.toml:5:11: a/c: command: the command is empty",
+            ),
+            ("[supervisor]\nname = \"a\"", "tree.toml:1:1: supervisor: a supervisor begins with `[[supervisor]]`"),
+            (
+                "[[supervisor.child]]\nid = \"c\"",
+                "tree.toml:1:1: supervisor: a supervisor begins with `[[supervisor]]`",
+            ),
+            (
+                "[[supervisor]]\nname = \"a\"\n[supervisor.child]\nid = \"c\"",
+                "tree.toml:3:1: a: child: a child begins with `[[supervisor.child]]`",
+            ),
+            (
+                "[[supervisor]]\nname = \"a\"\n[[supervisor.child]]\nid = \"c\"\ncommand = \"sh \\u0000\"\nshell = true",
+                "tree.toml:5:11: a/c: command: no program takes an argument with a NUL in it",
             ),
             ("[[supervisor]]\nname = \"a/b\"", "tree.toml:2:8: a/b: name: invalid id \"a/b\""),
             (

@@ -57,7 +57,7 @@ async fn each_way_to_end_is_told_with_last_words_and_what_comes_next() {
     assert_eq!(told, expected);
     for (child, words) in [
         ("signal", "1× ended by signal 10 (SIGUSR1)"),
-        ("killed", "1× killed by SIGKILL; nothing proves that memory was the reason"),
+        ("killed", "1× killed by SIGKILL (not by the OOM killer, as far as the kernel reports)"),
         ("panics", "1× panicked: boom at tests/it/client/why.rs:"),
         ("top/errs", "1× ended with an error: SMTP 421"),
     ] {
@@ -116,7 +116,7 @@ async fn a_supervisor_that_gave_up_is_told_of_itself_and_of_its_child() {
     let (exporter, _, url) = exporter().await;
     let top = Supervisor::new("top").max_restarts(2).child(ChildSpec::task("worker", |_| async { Err::<(), _>("no") }));
     exporter.supervise(top).await.unwrap().wait().await;
-    let rest = "  next top is down, and nobody starts it again
+    let rest = "  next top is down until an operator starts it
   supervisor gave up: more than 2 restarts in 5 s; last child \"worker\": error: no
   why 3× ended with an error: no
                   first CLOCK, last CLOCK (T ago), the last after T
@@ -153,7 +153,10 @@ async fn nobody_decides_who_gave_up_too() {
     let told = why("waits/below/worker", &url).await;
     assert!(told.contains("next waits/below is down; what becomes of it is for waits above to decide\n"), "{told}");
     let told = why("gone/below/worker", &url).await;
-    assert!(told.contains("next gone/below is down, as all above it are, and nobody starts it again\n"), "{told}");
+    assert!(
+        told.contains("next gone/below is down, as all above it are, until an operator starts its top supervisor\n"),
+        "{told}"
+    );
     drop(waits);
     exporter.shutdown().await;
 }
@@ -212,7 +215,7 @@ async fn siblings_and_requests_are_told_from_failures() {
     top.terminate_child("reader").await.unwrap();
     top.restart_child("reader").await.unwrap();
     let expected = "top/reader OK 0 deaths in the last hour, 0 in the last day
-  budget 8 of 9 restarts left within T; with one more than that top gives up
+  budget 8 of 9 restarts left within T; when they are used up, the next death makes top give up
   next nothing: it runs, for T now
   why nothing died
   restarted 1× because a sibling failed, last CLOCK (T ago)

@@ -25,7 +25,9 @@ fn descriptors_of(exporter: i32) -> usize {
 #[tokio::test]
 async fn ten_thousand_spawns_leave_no_zombie_and_no_descriptor() {
     let children: Vec<_> = (0..CHILDREN)
-        .map(|n| format!("[[supervisor.child]]\nid = \"c{n}\"\ncommand = [\"true\"]\noutput = \"off\"\nbackoff = \"none\"\n"))
+        .map(|n| {
+            format!("[[supervisor.child]]\nid = \"c{n}\"\ncommand = [\"true\"]\noutput = \"off\"\nbackoff = \"none\"\n")
+        })
         .collect();
     let tree = Tree::ready(&patient(&children)).await;
     let exporter = tree.pid();

@@ -167,7 +167,7 @@ async fn oom_is_said_only_where_the_kernel_counted_it() {
     let peak = death["usage"]["peak_memory_bytes"].as_u64().unwrap();
     assert!((40 << 20..=120 << 20).contains(&peak), "{death}");
     let why = run_to_end(&["why", "eats", &format!("--url=http://{}", tree.address)]);
-    let said = "1× killed for want of memory, as the kernel's counter proves; it had ";
+    let said = "1× out of memory (the cgroup's oom_kill counter increased); it had ";
     assert!(why.status.success() && why.stdout.contains(said), "{why:?}");
     tree.touch("die");
     assert_eq!(class(&tree.death("after").await), "killed");
