@@ -267,7 +267,7 @@ mod tests {
             ("[supervisor]\nname = \"a\"", "tree.toml:1:1: supervisor: a supervisor begins with `[[supervisor]]`"),
             (
                 "[[supervisor.child]]\nid = \"c\"",
-                "tree.toml:1:1: supervisor: a supervisor begins with `[[supervisor]]`",
+                "tree.toml:1:3: supervisor: a supervisor begins with `[[supervisor]]`",
             ),
             (
                 "[[supervisor]]\nname = \"a\"\n[supervisor.child]\nid = \"c\"",

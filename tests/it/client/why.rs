@@ -242,6 +242,6 @@ async fn a_child_is_found_by_name_or_path_and_never_guessed() {
     );
     assert!(why("other/api", &url).await.starts_with("other/api RESTARTING"));
     let ended = run(&["why", "nobody", &url]).await;
-    assert_eq!((code(&ended), ended.stderr.contains("no child is named \"nobody\"")), (2, true), "{}", ended.stderr);
+    assert_eq!((code(&ended), ended.stderr.contains("no child matches \"nobody\"")), (2, true), "{}", ended.stderr);
     exporter.shutdown().await;
 }
