@@ -126,6 +126,8 @@ fn start(args: &ServeArgs, tree: impl FnOnce() -> Result<Tree, BoxError>) -> Exi
         signals::unless_again().await;
         ended
     });
+    // A file that cannot be read promptly, or a name that does not resolve, keeps a thread busy that need not be waited for.
+    runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

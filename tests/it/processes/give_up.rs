@@ -1,5 +1,7 @@
 //! When a supervisor gives up, and what follows.
 
+use rustix::process::Signal;
+
 use super::{Tree, child, supervisor};
 use crate::world::until;
 
@@ -90,4 +92,24 @@ async fn a_top_that_gives_up_after_those_below_it_ends_the_binary() {
     assert_eq!(status.code(), Some(1), "{log:#?}");
     assert_eq!(log.iter().filter(|line| line.contains("supervisor gave up")).count(), 3, "{log:#?}");
     assert_eq!(log.iter().filter(|line| line.contains("child=dies")).count(), 4, "{log:#?}");
+}
+
+// Giving up may take long as well, when the others do not stop: a signal is heard meanwhile, and a second one hurries.
+#[tokio::test]
+async fn a_second_signal_hurries_a_supervisor_that_gives_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let stubborn = child("slow", "trap '' TERM; echo up > up; while :; do sleep 0.05; done", "shutdown = \"1h\"");
+    let dies = child("dies", "while [ ! -s up ]; do sleep 0.01; done; exit 1", "");
+    let text = supervisor("elder", "") + &stubborn + &supervisor("a", "max_restarts = 0") + &dies;
+    let (mut process, launched) = Tree::spawn(&directory, &text, &[], &["--exit.on-give-up=always"], false).await;
+    let address = process.address().await;
+    process.line_with("supervisor gave up").await;
+    let mut tree = Tree { process: Some(process), address, directory, launched };
+    tree.signal(Signal::TERM);
+    tree.log_has("msg=stopping").await;
+    tree.signal(Signal::TERM);
+    let (status, log) = tree.ended().await;
+    assert_eq!(status.code(), Some(1), "{log:#?}");
+    assert!(log.iter().any(|line| line.contains("SIGTERM again: stopping at once")), "{log:#?}");
+    assert_eq!(tree.running(), [""; 0]);
 }

@@ -388,3 +388,20 @@ async fn an_empty_file_stops_nothing() {
         assert_eq!(sample(&site.metrics().await, "restart_exporter_config_last_reload_successful"), Some(0.0));
     }
 }
+
+// A file that is never read to its end keeps nobody waiting but those who asked for the reload: scrapes, signals and the
+// end go on.
+#[tokio::test]
+async fn a_file_that_cannot_be_read_stops_nothing_else() {
+    let site = Site::ready(&(supervisor("a", "") + &sleeper("x", 87001))).await;
+    let file = site.path("tree.toml");
+    std::fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    for _ in 0..8 {
+        site.exporter.signal(Signal::HUP);
+        assert!(site.metrics().await.contains("supervisor_up{supervisor=\"a\"} 1"));
+    }
+    site.exporter.signal(Signal::TERM);
+    let (status, log) = site.exporter.ended().await;
+    assert_eq!(status.code(), Some(0), "{log:#?}");
+}
