@@ -120,6 +120,12 @@ fn path_of(name: &str) -> &'static str {
     ROUTES.iter().find(|route| route.name == name).map_or("/", |route| route.path)
 }
 
+/// Does a text name this child: by its id, alone or behind its supervisor's name?
+fn is_it(supervisor: &wire::Supervisor, child: &wire::Child, wanted: &str) -> bool {
+    child.id == wanted
+        || wanted.strip_suffix(&child.id).and_then(|rest| rest.strip_suffix('/')) == Some(&supervisor.name)
+}
+
 /// The shape in an answer.
 fn shape<T: DeserializeOwned>(client: &Client, answer: &Answer) -> Result<T, Failure> {
     wire::read(&answer.data).map_err(|error| client.bad_answer(&error))

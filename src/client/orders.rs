@@ -1,10 +1,10 @@
 //! `restart`, `start`, `stop` and `reload`: what a running exporter is told to do.
 
-use restart_exporter::wire::{Child, Plan, Reloaded, Started, Supervisor};
+use restart_exporter::wire::{Plan, Reloaded, Started, Supervisor};
 
 use super::http::Client;
 use super::screen::{Screen, plain};
-use super::{Failure, Found, shape};
+use super::{Failure, Found, is_it, shape};
 use crate::cli::Order;
 
 impl Order {
@@ -53,12 +53,10 @@ fn goal(supervisors: &[Supervisor], target: &str) -> Result<(String, Option<Stri
     if own().any(|one| one.name == target) {
         return Ok((target.to_owned(), None));
     }
-    let is_it = |supervisor: &Supervisor, child: &Child| {
-        child.id == target
-            || target.strip_suffix(&child.id).and_then(|rest| rest.strip_suffix('/')) == Some(&supervisor.name)
-    };
     let mut found: Vec<(String, String)> = own()
-        .flat_map(|one| one.children.iter().filter(|child| is_it(one, child)).map(|child| (&one.name, &child.id)))
+        .flat_map(|one| {
+            one.children.iter().filter(|child| is_it(one, child, target)).map(|child| (&one.name, &child.id))
+        })
         .map(|(supervisor, child)| (supervisor.clone(), child.clone()))
         .collect();
     found.dedup();

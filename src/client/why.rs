@@ -8,7 +8,7 @@ use super::explain::{decided, progress, says, unheard, what};
 use super::http::Client;
 use super::screen::{self, Screen, named, plain};
 use super::times::{ago, clock, lasting, short_clock};
-use super::{Failure, Found, shape};
+use super::{Failure, Found, is_it, shape};
 
 /// Others that die of the same, and causes, that are listed.
 const LISTED: usize = 10;
@@ -85,11 +85,6 @@ impl Subject<'_> {
 fn of(supervisor: &Supervisor) -> Vec<(&str, &str)> {
     let node = supervisor.node.as_deref().map(|node| ("node", node));
     std::iter::once(("supervisor", supervisor.name.as_str())).chain(node).collect()
-}
-
-fn is_it(supervisor: &Supervisor, child: &Child, wanted: &str) -> bool {
-    child.id == wanted
-        || wanted.strip_suffix(&child.id).and_then(|rest| rest.strip_suffix('/')) == Some(&supervisor.name)
 }
 
 /// Does the first one live in the exporter's own process and have the name of the other?

@@ -161,13 +161,7 @@ impl Control {
     /// [`Error::NotFound`], [`Error::Foreign`], [`Error::Down`], [`Error::Stopping`], [`Error::NotStarted`], and what
     /// [`SupervisorHandle::restart`] answers.
     pub async fn restart(&self, supervisor: &str, child: Option<&str>) -> Result<Started, Error> {
-        if self.tops.is_stopping() {
-            return Err(Error::Stopping);
-        }
-        match self.goal(supervisor, child).await? {
-            Goal::Top(name) => self.tops.bring_up(&name, true).await,
-            Goal::Child(handle, child) => self.found(handle.restart(&*child).await, &handle, &child),
-        }
+        self.bring_up(supervisor, child, true).await
     }
 
     /// As [`restart`](Self::restart), but what runs, or is being started, is left alone.
@@ -175,13 +169,7 @@ impl Control {
     /// # Errors
     /// As [`restart`](Self::restart).
     pub async fn start(&self, supervisor: &str, child: Option<&str>) -> Result<Started, Error> {
-        if self.tops.is_stopping() {
-            return Err(Error::Stopping);
-        }
-        match self.goal(supervisor, child).await? {
-            Goal::Top(name) => self.tops.bring_up(&name, false).await,
-            Goal::Child(handle, child) => self.found(handle.start(&*child).await, &handle, &child),
-        }
+        self.bring_up(supervisor, child, false).await
     }
 
     /// Stops a child or a supervisor, and keeps it stopped. A child of a dynamic supervisor is given by its pid.
@@ -200,6 +188,20 @@ impl Control {
                     },
                     answer => answer,
                 };
+                self.found(answer, &handle, &child)
+            }
+        }
+    }
+
+    /// Starts a child or a supervisor; with `anew` one that runs is stopped first.
+    async fn bring_up(&self, supervisor: &str, child: Option<&str>, anew: bool) -> Result<Started, Error> {
+        if self.tops.is_stopping() {
+            return Err(Error::Stopping);
+        }
+        match self.goal(supervisor, child).await? {
+            Goal::Top(name) => self.tops.bring_up(&name, anew).await,
+            Goal::Child(handle, child) => {
+                let answer = if anew { handle.restart(&*child).await } else { handle.start(&*child).await };
                 self.found(answer, &handle, &child)
             }
         }

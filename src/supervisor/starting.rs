@@ -247,8 +247,13 @@ impl Supervision {
             }
         };
         let backoff = self.table.get_mut(key).map_or(Duration::ZERO, |child| child.fail(None));
-        let decide = if cause == RestartCause::Requested { decision::requested } else { decision::restart };
-        let decision = decide(&mut self.intensity, time.monotonic, backoff);
+        let (decision, cause) = match cause {
+            // Somebody asked for one start. The next ones are the supervisor's own.
+            RestartCause::Requested => {
+                (decision::requested(&mut self.intensity, time.monotonic, backoff), RestartCause::Failure)
+            }
+            cause => (decision::restart(&mut self.intensity, time.monotonic, backoff), cause),
+        };
         self.emit_start_error(time, key, exit, duration, Some(decision));
         if let Some(reply) = reply {
             drop(reply.send(Err(error)));
@@ -256,8 +261,6 @@ impl Supervision {
         if decision.action == Action::GiveUp {
             return ControlFlow::Break(self.max_intensity(key, &reason));
         }
-        // Somebody asked for one start. The next ones are the supervisor's own.
-        let cause = if cause == RestartCause::Requested { RestartCause::Failure } else { cause };
         self.wait_for_restart(key, cause, decision.delay, alone);
         if alone && !self.table.get(key).is_some_and(|child| child.spec.has_ready()) {
             self.line.remove(&key);
