@@ -9,7 +9,6 @@ use hyper::{Request, StatusCode};
 
 use super::App;
 use super::accept;
-use super::patience::Patience;
 use super::respond::{self, Reply, ResponseBody};
 use super::router::Query;
 use super::scrape::{Place, Scrape};
@@ -31,8 +30,7 @@ pub(super) fn exposition(app: &App, request: &Request<Incoming>, _: &Query) -> R
     let format = accept::format(values(headers, ACCEPT));
     let gzip = accept::gzip(values(headers, ACCEPT_ENCODING));
     let time = headers.get(SCRAPE_TIMEOUT).and_then(scrape_timeout).unwrap_or(MAX_SCRAPE_TIME);
-    let place = Place::new(place, request.extensions().get::<Patience>());
-    let scrape = Scrape::new(app.metrics.clone(), format, gzip, monotonic_now() + time, place);
+    let scrape = Scrape::new(app.metrics.clone(), format, gzip, monotonic_now() + time, Place::new(place));
     let mut reply = respond::full(StatusCode::OK, format.content_type(), Bytes::new());
     *reply.body_mut() = body(scrape);
     let headers = reply.headers_mut();

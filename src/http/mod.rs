@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -29,12 +29,14 @@ use live::{Closing, Live};
 use page::Snapshots;
 use patience::{Patience, Patient};
 use scrape::Scrapes;
+use streams::Streams;
 
 mod accept;
 mod access;
 mod admin;
 mod api;
 mod commands;
+mod delivery;
 mod listener;
 mod live;
 mod metrics;
@@ -45,13 +47,14 @@ mod respond;
 mod router;
 mod scrape;
 mod shapes;
+mod streams;
 
 pub use access::{Access, HANDSHAKE_TIMEOUT, MAX_WEB_CONFIG_BYTES, Peer, Viewer, WebConfigError};
 pub use commands::command;
 pub use listener::{Listener, SocketFile, bind_unix};
 pub use live::{HEARTBEAT, LIVE_BYTES, LiveStream, MAX_VIEWERS};
 pub use metrics::MAX_SCRAPE_TIME;
-pub use patience::{HEAD_TIMEOUT, READER_TIMEOUT, SLOW_READER};
+pub use patience::{HEAD_TIMEOUT, MAX_SLOW_ANSWERS, READER_TIMEOUT, SLOW_READER};
 pub use respond::ResponseBody;
 pub use router::{MAX_BODY_BYTES, NOT_FOUND, ROUTES, Route};
 pub use scrape::{BodyError, Scrape};
@@ -237,7 +240,7 @@ impl App {
     fn spawn_connection(&self, stream: Connection, taken: Taken, watcher: Watcher, mut closing: watch::Receiver<()>) {
         let app = self.clone();
         tokio::spawn(async move {
-            let seat = taken.seat.clone();
+            let patience = Patience::new(taken.seat.clone());
             let served = async {
                 let entered = tokio::select! {
                     entered = app.access.enter(stream, &app.metrics) => entered,
@@ -245,7 +248,7 @@ impl App {
                     _ = closing.changed() => None,
                 };
                 if let Some(entered) = entered
-                    && let Err(error) = app.converse(entered, Patience::new(seat.clone()), watcher, closing).await
+                    && let Err(error) = app.converse(entered, patience.clone(), watcher, closing).await
                 {
                     if error.is_parse_too_large() {
                         app.metrics.limit_reached(Limit::HttpRequestHeader);
@@ -257,6 +260,7 @@ impl App {
             };
             tokio::select! {
                 () = served => {}
+                () = patience.run_out(&app.metrics) => {}
                 () = taken.seat.told_to_leave() => tracing::debug!("connection closed to make room"),
             }
         });
@@ -276,14 +280,15 @@ impl App {
             let (app, patience, closing) = (app.clone(), told.clone(), Closing(closing.clone()));
             async move {
                 patience.request();
-                request.extensions_mut().insert(patience);
+                request.extensions_mut().insert(patience.clone());
                 request.extensions_mut().insert(closing);
-                Ok::<_, Infallible>(app.answer(request, Some(channel)).await)
+                let reply = app.answer(request, Some(channel)).await;
+                Ok::<_, Infallible>(reply.map(|body| patience.deliver(body)))
             }
         });
         if h2 {
             let stream = Patient::multiplexed(stream, patience, self.metrics.clone());
-            let connection = http2::Builder::new(TokioExecutor::new())
+            let connection = http2::Builder::new(Streams)
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_STREAMS)
                 .max_header_list_size(MAX_HEAD_BYTES as u32)

@@ -1,5 +1,6 @@
 //! How long a connection waits for its client: for the rest of a request's head, and for the answer to be read.
 
+use std::future::pending;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,10 +10,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::IDLE_TIMEOUT;
+use super::delivery::{Delivered, Delivery, Verdict};
+use super::respond::ResponseBody;
+use super::streams;
 use crate::metrics::{Limit, Metrics};
 use crate::resources::Seat;
 
@@ -26,6 +30,10 @@ pub const READER_TIMEOUT: Duration = Duration::from_secs(30);
 /// When a reader is slow: its scrape then does not count among those that are answered at once any more.
 pub const SLOW_READER: Duration = Duration::from_secs(1);
 
+/// Long answers of one connection whose reader may be slow at the same time. With more the connection is closed, because
+/// each keeps what it has built in memory.
+pub const MAX_SLOW_ANSWERS: usize = 4;
+
 /// What the two sides of a connection, the socket and the answer, know of each other. Clones share it.
 #[derive(Clone)]
 pub(super) struct Patience(Arc<Shared>);
@@ -34,8 +42,10 @@ struct Shared {
     seat: Arc<Seat>,
     /// Requests whose head has been read.
     requests: AtomicU64,
-    /// Where the scrape that is being answered has its place.
-    place: Mutex<Weak<Mutex<Option<OwnedSemaphorePermit>>>>,
+    /// The answers on their way that have to be watched.
+    deliveries: Mutex<Vec<Weak<Delivery>>>,
+    /// There is one more of them.
+    begun: Notify,
     /// How often all that was to be sent had left.
     emptied: AtomicU64,
     empty: Notify,
@@ -64,7 +74,8 @@ impl Patience {
         Self(Arc::new(Shared {
             seat,
             requests: AtomicU64::new(0),
-            place: Mutex::default(),
+            deliveries: Mutex::default(),
+            begun: Notify::new(),
             emptied: AtomicU64::new(0),
             empty: Notify::new(),
         }))
@@ -75,9 +86,69 @@ impl Patience {
         self.0.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Keeps in mind which place to give back if the reader is slow.
-    pub(super) fn hold(&self, place: &Arc<Mutex<Option<OwnedSemaphorePermit>>>) {
-        *self.0.place.lock() = Arc::downgrade(place);
+    /// Makes a body whose way to its reader is watched, where the socket alone does not tell enough: on a connection that
+    /// several answers share, and if its time is limited.
+    pub(super) fn deliver(&self, body: ResponseBody) -> Delivered {
+        let stream = streams::current();
+        if stream.is_none() && !matches!(body, ResponseBody::Scrape(_)) {
+            return Delivered::new(body, None);
+        }
+        let delivery = Arc::new(Delivery::of(&body, stream, Instant::now()));
+        let mut deliveries = self.0.deliveries.lock();
+        deliveries.retain(|delivery| delivery.strong_count() > 0);
+        deliveries.push(Arc::downgrade(&delivery));
+        self.0.begun.notify_one();
+        Delivered::new(body, Some(delivery))
+    }
+
+    /// Watches the answers on their way. Returns when the connection has to be closed.
+    pub(super) async fn run_out(&self, metrics: &Metrics) {
+        loop {
+            let again = match self.look(Instant::now(), metrics) {
+                Ok(again) => again,
+                Err(why) => return tracing::debug!(why, "connection closed"),
+            };
+            let later = async {
+                match again {
+                    Some(at) => sleep_until(at).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.0.begun.notified() => {}
+                () = later => {}
+            }
+        }
+    }
+
+    /// When to look again, or why the connection has to be closed.
+    fn look(&self, now: Instant, metrics: &Metrics) -> Result<Option<Instant>, &'static str> {
+        let (mut again, mut slow) = (None, 0);
+        for delivery in self.deliveries() {
+            match delivery.look(now) {
+                Verdict::Until(at) => again = [again, at].into_iter().flatten().min(),
+                Verdict::OutOfTime => {
+                    metrics.limit_reached(Limit::HttpScrapeTime);
+                    if !delivery.cut_off() {
+                        return Err("the time of a scrape was over");
+                    }
+                }
+                Verdict::Unread => {
+                    metrics.limit_reached(Limit::HttpSlowReader);
+                    return Err("an answer was not read in time");
+                }
+            }
+            slow += usize::from(delivery.is_heavy && delivery.is_slow());
+        }
+        if slow > MAX_SLOW_ANSWERS {
+            metrics.limit_reached(Limit::HttpSlowReader);
+            return Err("too many answers were not read in time");
+        }
+        Ok(again)
+    }
+
+    fn deliveries(&self) -> Vec<Arc<Delivery>> {
+        self.0.deliveries.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Waits until all that was given to the connection before this call has left.
@@ -102,10 +173,8 @@ impl Patience {
         self.0.requests.load(Ordering::Relaxed)
     }
 
-    fn give_back_place(&self) {
-        if let Some(place) = self.0.place.lock().upgrade() {
-            drop(place.lock().take());
-        }
+    fn give_back_places(&self) {
+        self.deliveries().iter().for_each(|delivery| delivery.give_back_place());
     }
 }
 
@@ -164,7 +233,7 @@ impl<S> Patient<S> {
         }
         if !*is_slow {
             *is_slow = true;
-            self.patience.give_back_place();
+            self.patience.give_back_places();
             alarm.as_mut().reset(*since + READER_TIMEOUT);
             if alarm.as_mut().poll(cx).is_pending() {
                 return Ok(());
@@ -257,10 +326,14 @@ fn too_slow(message: &str) -> io::Error {
 mod tests {
     use super::*;
     use crate::analytics::{Analytics, AnalyticsConfig};
-    use crate::metrics::MetricsConfig;
+    use crate::http::scrape::{Place, Scrape};
+    use crate::http::streams::Streams;
+    use crate::metrics::{Format, MetricsConfig};
     use crate::resources::Seats;
     use crate::telemetry::Telemetry;
+    use hyper::rt::Executor;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
     fn patience() -> Patience {
         Patience::new(Seats::new(|| 1).try_take().unwrap().seat.clone())
@@ -269,6 +342,12 @@ mod tests {
     fn metrics() -> Metrics {
         let analytics = Analytics::new(AnalyticsConfig::default());
         Metrics::new(MetricsConfig::default(), &Telemetry::new(), &analytics)
+    }
+
+    fn scrape(metrics: &Metrics, time: Duration, permit: Option<OwnedSemaphorePermit>) -> ResponseBody {
+        let deadline = (Instant::now() + time).into_std();
+        let scrape = Scrape::new(metrics.clone(), Format::Text, false, deadline, Place::new(permit));
+        ResponseBody::Scrape(Box::new(scrape))
     }
 
     fn limit(metrics: &Metrics, name: &str) -> u64 {
@@ -316,8 +395,8 @@ mod tests {
     async fn a_reader_that_trickles_gives_its_place_back_and_is_cut_off() {
         let (metrics, patience) = (metrics(), patience());
         let places = Arc::new(tokio::sync::Semaphore::new(1));
-        let place = Arc::new(Mutex::new(places.clone().try_acquire_owned().ok()));
-        patience.hold(&place);
+        let _body =
+            patience.deliver(scrape(&metrics, Duration::from_secs(3600), places.clone().try_acquire_owned().ok()));
         let (mut client, server) = tokio::io::duplex(64);
         let mut server = Patient::new(server, patience, metrics.clone());
         let start = Instant::now();
@@ -385,5 +464,62 @@ mod tests {
         let quiet = Instant::now();
         let closed = server.read_u8().await.unwrap_err();
         assert_eq!((closed.kind(), quiet.elapsed().as_secs()), (io::ErrorKind::TimedOut, IDLE_TIMEOUT.as_secs()));
+    }
+
+    /// A scrape whose stream nobody reads, on a connection that others share.
+    async fn unread_stream(patience: &Patience, metrics: &Metrics, time: Duration) -> oneshot::Receiver<()> {
+        let (begins, begun) = oneshot::channel();
+        let (ended, ends) = oneshot::channel();
+        let (patience, metrics) = (patience.clone(), metrics.clone());
+        Streams.execute(async move {
+            let _ended = ended;
+            let _body = patience.deliver(scrape(&metrics, time, None));
+            let _ = begins.send(());
+            pending().await
+        });
+        begun.await.unwrap();
+        ends
+    }
+
+    // On a shared connection each stream is watched for itself. Its connection is closed if nothing is taken in time.
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_takes_nothing_ends_its_connection() {
+        let (metrics, patience, start) = (metrics(), patience(), Instant::now());
+        let stream = unread_stream(&patience, &metrics, Duration::from_secs(3600)).await;
+        patience.run_out(&metrics).await;
+        assert_eq!(start.elapsed(), READER_TIMEOUT);
+        assert_eq!(limit(&metrics, "http_slow_reader"), 1);
+        drop(stream);
+    }
+
+    // A few slow readers on one connection are let be; with more it is closed, because what they do not read is memory.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_with_many_slow_streams_is_closed() {
+        let (metrics, patience, start) = (metrics(), patience(), Instant::now());
+        let mut streams = Vec::new();
+        for _ in 0..=MAX_SLOW_ANSWERS {
+            streams.push(unread_stream(&patience, &metrics, Duration::from_secs(3600)).await);
+        }
+        patience.run_out(&metrics).await;
+        assert_eq!(start.elapsed(), SLOW_READER);
+        assert_eq!(limit(&metrics, "http_slow_reader"), 1);
+    }
+
+    // The time of a scrape ends its stream, and its connection only if it has it for itself.
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_ends_a_scrape_that_waits_for_its_reader() {
+        let (metrics, patience, start) = (metrics(), patience(), Instant::now());
+        let time = Duration::from_secs(10);
+        let stream = unread_stream(&patience, &metrics, time).await;
+        tokio::select! {
+            () = patience.run_out(&metrics) => panic!("the connection was closed"),
+            ended = stream => assert!(ended.is_err() && start.elapsed() == time),
+        }
+        assert_eq!(limit(&metrics, "http_scrape_time"), 1);
+
+        let alone = self::patience();
+        let _body = alone.deliver(scrape(&metrics, time, None));
+        alone.run_out(&metrics).await;
+        assert_eq!((start.elapsed(), limit(&metrics, "http_scrape_time")), (2 * time, 2));
     }
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::live::LiveStream;
 use super::scrape::{BodyError, Scrape};
+use crate::metrics::PIECE_BYTES;
 use crate::telemetry::now;
 use crate::wire::{self, Envelope};
 
@@ -32,6 +33,8 @@ impl Body for ResponseBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let piece = match self.get_mut() {
+            // In pieces, so that a slow reader takes one after the other.
+            ResponseBody::Full(Some(bytes)) if bytes.len() > PIECE_BYTES => Some(Ok(bytes.split_to(PIECE_BYTES))),
             ResponseBody::Full(bytes) => bytes.take().map(Ok),
             ResponseBody::Scrape(scrape) => scrape.next(),
             ResponseBody::Live(stream) => ready!(stream.poll_next(cx)).map(Ok),

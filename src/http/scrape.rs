@@ -12,7 +12,6 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::patience::Patience;
 use crate::metrics::{Exposition, Format, Limit, Metrics, PIECE_BYTES};
 use crate::telemetry::monotonic_now;
 
@@ -28,6 +27,7 @@ pub(super) struct Scrapes(Option<Arc<Semaphore>>);
 
 /// A scrape's place among those that are answered at once: given back with the answer, or before, when its reader turns
 /// out to be slow, because one that waits costs nothing and must not keep others out.
+#[derive(Clone)]
 pub(super) struct Place(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
 /// Why an answer was cut off.
@@ -48,7 +48,7 @@ pub struct Scrape {
     is_done: bool,
     deadline: Instant,
     metrics: Metrics,
-    _place: Place,
+    place: Place,
 }
 
 enum Source {
@@ -77,17 +77,12 @@ impl Scrapes {
 // === impl Place ===
 
 impl Place {
-    pub(super) fn new(permit: Option<OwnedSemaphorePermit>, patience: Option<&Patience>) -> Self {
-        let place = Arc::new(Mutex::new(permit));
-        if let Some(patience) = patience {
-            patience.hold(&place);
-        }
-        Self(place)
+    /// The place of one scrape. Clones share it.
+    pub(super) fn new(permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self(Arc::new(Mutex::new(permit)))
     }
-}
 
-impl Drop for Place {
-    fn drop(&mut self) {
+    pub(super) fn give_back(&self) {
         drop(self.0.lock().take());
     }
 }
@@ -104,7 +99,15 @@ impl Scrape {
         } else {
             Source::Plain(exposition)
         };
-        Self { source, ready: VecDeque::new(), is_done: false, deadline, metrics, _place: place }
+        Self { source, ready: VecDeque::new(), is_done: false, deadline, metrics, place }
+    }
+
+    pub(super) fn place(&self) -> Place {
+        self.place.clone()
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
     }
 
     /// Builds what is sent first.
@@ -147,6 +150,12 @@ impl Scrape {
         let piece = self.source.next().transpose();
         self.is_done = piece.is_none();
         piece.map(|piece| piece.map_err(BodyError::Gzip))
+    }
+}
+
+impl Drop for Scrape {
+    fn drop(&mut self) {
+        self.place.give_back();
     }
 }
 
@@ -211,7 +220,7 @@ mod tests {
             metrics.render().contains(&line)
         };
         for (gzip, number) in [(false, 1), (true, 2)] {
-            let mut late = Scrape::new(metrics.clone(), Format::Text, gzip, monotonic_now(), Place::new(None, None));
+            let mut late = Scrape::new(metrics.clone(), Format::Text, gzip, monotonic_now(), Place::new(None));
             if !gzip {
                 late.fill();
                 assert!(late.take_whole().is_none());
@@ -222,7 +231,7 @@ mod tests {
             assert!(counted(number));
         }
         let in_time = monotonic_now() + Duration::from_secs(3600);
-        let mut whole = Scrape::new(metrics.clone(), Format::Text, false, in_time, Place::new(None, None));
+        let mut whole = Scrape::new(metrics.clone(), Format::Text, false, in_time, Place::new(None));
         let mut text = Vec::new();
         while let Some(piece) = whole.next() {
             text.extend_from_slice(&piece.unwrap());
