@@ -91,8 +91,11 @@ pub struct Event {
     pub cause: Option<Word>,
     /// What the supervisor decided.
     pub decision: Option<Decision>,
-    /// The last lines that the run which ended wrote, oldest first; null if not captured, not kept, or not for who asks.
+    /// The last lines that the run which ended wrote, oldest first; null if not captured, not kept, or withheld.
     pub last_output: Option<Vec<String>>,
+    /// True if there is last output and the asker may not see it; left out otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub last_output_withheld: bool,
     /// What the run used; `null` where it is not known or not kept any more.
     pub usage: Option<Usage>,
     /// What a mark says; null for all other events.

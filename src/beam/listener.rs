@@ -147,7 +147,7 @@ async fn accept(socket: &Socket) -> io::Result<Stream> {
     }
 }
 
-async fn connection(shared: &Shared, stream: Stream, peer: &str, seat: &Seat) {
+async fn connection(shared: &Shared, stream: Stream, peer: &str, seat: &Arc<Seat>) {
     let number = shared.connections.numbers.fetch_add(1, Ordering::Relaxed);
     let token_is_wanted = matches!(stream, Stream::Tcp(_));
     let (reader, mut writer) = tokio::io::split(stream);
@@ -161,7 +161,7 @@ async fn connection(shared: &Shared, stream: Stream, peer: &str, seat: &Seat) {
     let (node, end) = match welcomed {
         Err(end) => (None, end),
         Ok(welcomed) => {
-            seat.settle();
+            let _settled = seat.settle();
             let end = tokio::select! {
                 end = converse(shared, &mut frames, &mut writer, &welcomed, number) => end,
                 () = seat.told_to_leave() => End::Crowded,

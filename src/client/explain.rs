@@ -86,6 +86,10 @@ fn death(class: &str, detail: &str, peak: Option<String>) -> String {
     }
 }
 
+/// Why last output is missing, and what shows it.
+pub(super) const WITHHELD: &str = "the last output is withheld: over TCP only root and the exporter's own user on its host \
+    may see it. Run this command there as one of them, use --url unix:PATH, or --user with a user of the web config file";
+
 /// The line among its last words that says why.
 pub(super) fn says(event: &Event) -> Option<&str> {
     error_line(event.last_output.as_deref()?)
@@ -154,6 +158,7 @@ mod tests {
             cause: None,
             decision: None,
             last_output: None,
+            last_output_withheld: false,
             usage: Some(Usage { peak_memory_bytes: Some(511 << 20), cpu_ms: 1 }),
             text: None,
         }

@@ -4,7 +4,7 @@ use restart_exporter::analytics::{Part, Story, Telling, Told, stories};
 use restart_exporter::event::counted;
 use restart_exporter::wire::{Event, History, Supervisor};
 
-use super::explain::{brief, decided, what};
+use super::explain::{WITHHELD, brief, decided, what};
 use super::http::Client;
 use super::screen::{Screen, named, plain};
 use super::times::{clock, lasting};
@@ -58,6 +58,9 @@ pub(super) async fn run(
     }
     if stories.is_empty() {
         screen.line("nothing happened");
+    }
+    if history.events.iter().any(|event| event.last_output_withheld) {
+        screen.line(&format!("({WITHHELD})"));
     }
     // Two nodes may have supervisors of this name.
     if let (None, Some(node)) = (&args.node, history.events.iter().find_map(|event| event.node.as_deref())) {
@@ -151,6 +154,7 @@ mod tests {
                 restarts_left: Some(id as u32),
             }),
             last_output: None,
+            last_output_withheld: false,
             usage: None,
             text: None,
         }

@@ -114,6 +114,10 @@ fn show(screen: &mut Screen, supervisors: &[Supervisor], now: u64, all: bool) {
     let mut table = Table::with_head(&HEAD);
     rows.into_iter().for_each(|(health, cells)| table.row(health, cells));
     screen.table(&table);
+    let mut deaths = supervisors.iter().flat_map(|one| &one.children).filter_map(|child| child.last_death.as_ref());
+    if deaths.any(|death| death.last_output_withheld) {
+        screen.line(&format!("({})", explain::WITHHELD));
+    }
 }
 
 /// Of one that is down, or that nobody knows of, its children say too little.

@@ -10,7 +10,7 @@ use restart_exporter::wire::{self, Event, LiveMissed};
 use tokio::time::{sleep, timeout};
 
 use super::events::{Message, Reader};
-use super::explain::{brief, decided, what};
+use super::explain::{WITHHELD, brief, decided, what};
 use super::http::Client;
 use super::screen::{Screen, named, plain, unread};
 use super::times::{clock, lasting};
@@ -48,13 +48,13 @@ async fn follow_all(
     json: bool,
     supervisor: Option<&str>,
 ) -> Result<Found, Failure> {
-    let mut reader = Reader::default();
+    let (mut reader, mut warned) = (Reader::default(), false);
     // Who cannot be reached at first is not there; who was reached once may come back.
-    follow(client, screen, &mut reader, json, supervisor).await?;
+    follow(client, screen, &mut reader, &mut warned, json, supervisor).await?;
     let mut attempt = 0;
     while !screen.is_closed() {
         sleep(WAITS[attempt.min(WAITS.len() - 1)]).await;
-        match follow(client, screen, &mut reader, json, supervisor).await {
+        match follow(client, screen, &mut reader, &mut warned, json, supervisor).await {
             Ok(()) => attempt = 0,
             Err(failure @ (Failure::Refused(_) | Failure::Usage(_))) => return Err(failure),
             Err(_) => attempt += 1,
@@ -68,6 +68,7 @@ async fn follow(
     client: &Client,
     screen: &mut Screen,
     reader: &mut Reader,
+    warned: &mut bool,
     json: bool,
     supervisor: Option<&str>,
 ) -> Result<(), Failure> {
@@ -81,7 +82,7 @@ async fn follow(
         let Ok(piece) = frame.into_data() else { continue };
         let messages = reader.take(&piece).ok_or_else(|| client.bad_answer(&"an event without an end"))?;
         for message in messages {
-            show(client, screen, &message, json, supervisor)?;
+            show(client, screen, warned, &message, json, supervisor)?;
             if screen.is_closed() {
                 return Ok(());
             }
@@ -95,6 +96,7 @@ async fn follow(
 fn show(
     client: &Client,
     screen: &mut Screen,
+    warned: &mut bool,
     message: &Message,
     json: bool,
     supervisor: Option<&str>,
@@ -112,6 +114,9 @@ fn show(
             // What is on its way is soon over, and then told.
             let is_news = json || !ON_THE_WAY.contains(&&*event.event_type);
             if is_news && supervisor.is_none_or(is_wanted) {
+                if event.last_output_withheld && !json && !std::mem::replace(warned, true) {
+                    complain(WITHHELD);
+                }
                 screen.line(&if json { message.data.clone() } else { line(&event) });
             }
         }

@@ -4,7 +4,7 @@ use restart_exporter::analytics::{Health, JUST_BEFORE};
 use restart_exporter::event::counted;
 use restart_exporter::wire::{Cause, Causes, Child, Event, History, Supervisor};
 
-use super::explain::{decided, progress, says, unheard, what};
+use super::explain::{WITHHELD, decided, progress, says, unheard, what};
 use super::http::Client;
 use super::screen::{self, Screen, named, plain};
 use super::times::{ago, clock, lasting, short_clock};
@@ -60,7 +60,7 @@ pub(super) async fn run(
     show_causes(screen, &causes.causes, Some(&*subject.label).filter(|label| *label != subject.id), answer.now);
     restarts(screen, &history.events, answer.now);
     let last = subject.child.and_then(|child| child.last_death.as_ref());
-    last_words(screen, last.or(history.events.iter().find(|event| event.last_output.is_some())), answer.now);
+    last_words(screen, last.or(history.events.iter().find(|event| has_words(event))), answer.now);
     // A child that is gone has no last death, but causes.
     let newest = causes.causes.iter().max_by_key(|cause| cause.last);
     let of_newest = newest.and_then(|cause| cause.reason_fingerprint.as_ref());
@@ -295,8 +295,15 @@ fn restarts(screen: &mut Screen, events: &[Event], now: u64) {
     }
 }
 
+fn has_words(event: &Event) -> bool {
+    event.last_output.is_some() || event.last_output_withheld
+}
+
 fn last_words(screen: &mut Screen, event: Option<&Event>, now: u64) {
     let Some(event) = event else { return };
+    if event.last_output_withheld {
+        return screen.line(&format!("  last words   {WITHHELD}"));
+    }
     let Some(lines) = event.last_output.as_ref().filter(|lines| !lines.is_empty()) else { return };
     let ran = event.lifetime_ms.map(|ms| format!(" after {}", lasting(ms))).unwrap_or_default();
     screen.line(&format!("  last words of the run that died {}{ran}", ago(event.timestamp, now)));

@@ -22,6 +22,7 @@ use crate::beam::{Beam, NodeLimits, Token};
 use crate::control::{Changes, Control, Step};
 use crate::http::{self, Access, App, Listener};
 use crate::metrics::{Metrics, MetricsConfig};
+use crate::resources;
 use crate::supervisor::{Supervisor, SupervisorHandle};
 use crate::telemetry::Telemetry;
 
@@ -271,6 +272,7 @@ impl Exporter {
     pub async fn listen(&self, address: impl ToSocketAddrs + std::fmt::Debug) -> Result<SocketAddr, Error> {
         let bind = |error| Error::Bind { address: format!("{address:?}"), error };
         let listener = TcpListener::bind(&address).await.map_err(bind)?;
+        resources::set_backlog(&listener).map_err(bind)?;
         let bound = listener.local_addr().map_err(bind)?;
         self.listen_on(listener).map_err(bind)?;
         Ok(bound)

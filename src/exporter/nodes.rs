@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use super::{Error, Exporter};
 use crate::beam::Socket;
 use crate::http::{self, Listener, SocketFile};
+use crate::resources;
 
 impl Exporter {
     /// Listens for the agents of Erlang nodes on a TCP address, from now on. Returns the address, which is of use if port 0
@@ -21,6 +22,7 @@ impl Exporter {
         }
         let bind = |error| Error::Bind { address: address.to_string(), error };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
+        resources::set_backlog(&listener).map_err(bind)?;
         let bound = listener.local_addr().map_err(bind)?;
         self.serve_nodes(Socket::Tcp(listener), bound.to_string(), None);
         Ok(bound)

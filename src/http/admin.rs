@@ -8,7 +8,7 @@ use super::access::is_address;
 use super::api::{Failure, reply, required};
 use super::respond::{self, Reply};
 use super::router::Query;
-use super::{App, shapes};
+use super::{App, Viewer, shapes};
 use crate::control::{Control, Error, Started};
 use crate::event::{InvalidMark, MarkText};
 use crate::wire;
@@ -17,12 +17,15 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Why a request may not change anything; none if it may.
 pub(super) fn refusal<B>(app: &App, request: &Request<B>) -> Option<Reply> {
-    // HTTP/2 names the host beside the path.
+    // HTTP/2 names the host beside the path, and an absolute target overrides the header.
     let authority = request.uri().authority().map(|authority| authority.as_str());
+    let viewer: Viewer = request.extensions().get().copied().unwrap_or_default();
     let message = if !app.admin {
         "the admin API is off here: start with --web.enable-admin-api, or use a unix: address"
     } else if is_cross_site(request.headers(), authority) {
         "the request comes from a page of another site"
+    } else if !viewer.is_trusted() {
+        "orders over TCP are taken only from root and the exporter's own user on this host, not through a proxy, and from users of --web.config.file"
     } else {
         return None;
     };
@@ -118,7 +121,7 @@ fn is_cross_site(headers: &HeaderMap, authority: Option<&str>) -> bool {
         return true;
     }
     let Some(origin) = text(ORIGIN) else { return false };
-    let host = text(HOST).or(authority).unwrap_or_default();
+    let host = authority.or(text(HOST)).unwrap_or_default();
     let same = origin.strip_prefix("http://").or(origin.strip_prefix("https://")) == Some(host);
     !same || !is_address(host)
 }

@@ -10,7 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::server::TlsStream;
 
-use super::Peer;
+use super::access::Ends;
+use crate::resources;
 
 /// A socket that is listened on.
 #[derive(Debug)]
@@ -51,6 +52,7 @@ pub async fn bind_unix(path: &Path) -> io::Result<Listener> {
     let private = path.with_extension(format!("{}.new", std::process::id()));
     let listener = UnixListener::bind(&private)?;
     let file = SocketFile(private);
+    resources::set_backlog(&listener)?;
     std::fs::set_permissions(&file.0, std::fs::Permissions::from_mode(0o600))?;
     std::fs::rename(&file.0, path)?;
     Ok(Listener::Unix(listener, Some(SocketFile(path.into()))))
@@ -86,13 +88,15 @@ impl Listener {
 }
 
 impl Connection {
-    /// Where it comes from.
-    pub(super) fn peer(&self) -> Peer {
+    /// Its two ends.
+    pub(super) fn ends(&self) -> Ends {
         match self {
-            // A peer that has gone by now is nobody's.
-            Connection::Tcp(stream) => stream.peer_addr().map_or(Peer::Remote, Peer::of),
-            Connection::Unix(_) => Peer::Unix,
-            Connection::Tls(stream) => stream.get_ref().0.peer(),
+            Connection::Tcp(stream) => match (stream.peer_addr(), stream.local_addr()) {
+                (Ok(peer), Ok(local)) => Ends::Tcp { peer, local },
+                _ => Ends::Unknown,
+            },
+            Connection::Unix(_) => Ends::Unix,
+            Connection::Tls(stream) => stream.get_ref().0.ends(),
         }
     }
 

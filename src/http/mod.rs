@@ -278,11 +278,12 @@ impl App {
         let (app, told) = (self.clone(), patience.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             let (app, patience, closing) = (app.clone(), told.clone(), Closing(closing.clone()));
+            let channel = channel.clone();
             async move {
                 patience.request();
                 request.extensions_mut().insert(patience.clone());
                 request.extensions_mut().insert(closing);
-                let reply = app.answer(request, Some(channel)).await;
+                let reply = app.answer(request, Some(&channel)).await;
                 Ok::<_, Infallible>(reply.map(|body| patience.deliver(body)))
             }
         });
@@ -305,9 +306,11 @@ impl App {
         watcher.watch(connection).await
     }
 
-    async fn answer(&self, mut request: Request<Incoming>, channel: Option<Channel>) -> Response<ResponseBody> {
+    async fn answer(&self, mut request: Request<Incoming>, channel: Option<&Channel>) -> Response<ResponseBody> {
         let _in_flight = self.metrics.http_request_in_flight();
-        let Admission { headers, outcome } = self.access.admit(&request, channel, &self.metrics).await;
+        let depends_on_viewer = router::depends_on_viewer(self, request.uri().path());
+        let Admission { headers, outcome } =
+            self.access.admit(&request, channel, depends_on_viewer, &self.metrics).await;
         let (handler, mut reply) = match outcome {
             Ok(viewer) => {
                 request.extensions_mut().insert(viewer);

@@ -18,7 +18,7 @@ use super::delivery::{Delivered, Delivery, Verdict};
 use super::respond::ResponseBody;
 use super::streams;
 use crate::metrics::{Limit, Metrics};
-use crate::resources::Seat;
+use crate::resources::{Seat, Settled};
 
 /// Longest time from the first byte of a request to the end of its head.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -84,6 +84,11 @@ impl Patience {
     /// Notes that the head of a request has been read.
     pub(super) fn request(&self) {
         self.0.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Keeps the connection when others have to make room, until what is returned is dropped.
+    pub(super) fn settle(&self) -> Settled {
+        self.0.seat.settle()
     }
 
     /// Makes a body whose way to its reader is watched, where the socket alone does not tell enough: on a connection that

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
@@ -62,6 +62,8 @@ pub(super) fn full(status: StatusCode, content_type: &'static str, body: impl In
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     // Every answer tells the state of now.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // A browser must not take text of programs for a page.
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     reply
 }
 

@@ -23,8 +23,10 @@ pub struct Route {
     pub path: &'static str,
     /// The route's name in metrics.
     pub name: &'static str,
-    /// Query parameters it takes.
+    /// Query parameters it takes. All others are errors, except for the metrics: Prometheus' jobs may have any `params`.
     pub parameters: &'static [&'static str],
+    /// Whether the answer depends on who asks: it shows last output, or it is an order.
+    pub is_private: bool,
     /// One line of documentation.
     pub help: &'static str,
     handler: Handler,
@@ -48,6 +50,7 @@ pub static ROUTES: &[Route] = &[
         path: "/metrics",
         name: METRICS,
         parameters: &[],
+        is_private: false,
         help: "Metrics as Prometheus text, OpenMetrics or protobuf, as `Accept` says; gzip if asked for.",
         handler: Handler::Ask(metrics::exposition),
     },
@@ -55,6 +58,7 @@ pub static ROUTES: &[Route] = &[
         path: "/",
         name: "index",
         parameters: &["supervisor", "node", "child", "raw", "filter", "show"],
+        is_private: true,
         help: "The live page: what is in trouble, why, and what comes next.",
         handler: Handler::Ask(page::page),
     },
@@ -62,6 +66,7 @@ pub static ROUTES: &[Route] = &[
         path: "/page.css",
         name: "page_style",
         parameters: &[],
+        is_private: false,
         help: "The style of the page.",
         handler: Handler::Get(page::style),
     },
@@ -69,6 +74,7 @@ pub static ROUTES: &[Route] = &[
         path: "/page.js",
         name: "page_script",
         parameters: &[],
+        is_private: false,
         help: "The script of the page, which keeps it live.",
         handler: Handler::Get(page::script),
     },
@@ -76,6 +82,7 @@ pub static ROUTES: &[Route] = &[
         path: "/icon.svg",
         name: "page_icon",
         parameters: &[],
+        is_private: false,
         help: "The icon of the page.",
         handler: Handler::Get(page::icon),
     },
@@ -83,6 +90,7 @@ pub static ROUTES: &[Route] = &[
         path: "/-/healthy",
         name: "healthy",
         parameters: &[],
+        is_private: false,
         help: "200 as long as the exporter answers.",
         handler: Handler::Get(pages::healthy),
     },
@@ -90,6 +98,7 @@ pub static ROUTES: &[Route] = &[
         path: "/-/ready",
         name: "ready",
         parameters: &[],
+        is_private: false,
         help: "200 when nothing is in trouble; 503 with a line for each thing that is, before the start, and while stopping.",
         handler: Handler::Get(pages::ready),
     },
@@ -97,6 +106,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/stats",
         name: "stats",
         parameters: &[],
+        is_private: false,
         help: "Totals of all supervisors.",
         handler: Handler::Get(api::stats),
     },
@@ -104,6 +114,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/supervisors",
         name: "supervisors",
         parameters: &[],
+        is_private: true,
         help: "All supervisors with their children, budgets and last deaths.",
         handler: Handler::Get(api::supervisors),
     },
@@ -111,6 +122,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/history",
         name: "history",
         parameters: &["supervisor", "node", "child", "event", "limit"],
+        is_private: true,
         help: "What happened to the children of a supervisor, newest first.",
         handler: Handler::Get(api::history),
     },
@@ -118,6 +130,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/failure_rate",
         name: "failure_rate",
         parameters: &["supervisor", "node", "window"],
+        is_private: false,
         help: "Restarts and failures of a supervisor within a window, 60s by default.",
         handler: Handler::Get(api::failure_rate),
     },
@@ -125,6 +138,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/causes",
         name: "causes",
         parameters: &["supervisor", "node", "child"],
+        is_private: true,
         help: "The digest of identical deaths, most frequent first.",
         handler: Handler::Get(api::causes),
     },
@@ -132,6 +146,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/same_causes",
         name: "same_causes",
         parameters: &["reason"],
+        is_private: true,
         help: "Who died of one `reason_fingerprint` within a day, in all supervisors, most frequent first.",
         handler: Handler::Get(api::same_causes),
     },
@@ -139,6 +154,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/events",
         name: "events",
         parameters: &["after"],
+        is_private: true,
         help: "Everything that happens, as server-sent events; resumes by `Last-Event-ID`, or `after` an id.",
         handler: Handler::Ask(live::events),
     },
@@ -146,6 +162,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/restart",
         name: "restart",
         parameters: &["supervisor", "child"],
+        is_private: true,
         help: "POST: start a child or a whole supervisor anew, whatever it does (admin API).",
         handler: Handler::Post(|app, query| Box::pin(admin::restart(app, query))),
     },
@@ -153,6 +170,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/start",
         name: "start",
         parameters: &["supervisor", "child"],
+        is_private: true,
         help: "POST: start a child or a whole supervisor, unless it runs (admin API).",
         handler: Handler::Post(|app, query| Box::pin(admin::start(app, query))),
     },
@@ -160,6 +178,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/stop",
         name: "stop",
         parameters: &["supervisor", "child"],
+        is_private: true,
         help: "POST: stop a child or a whole supervisor, and keep it stopped (admin API).",
         handler: Handler::Post(|app, query| Box::pin(admin::stop(app, query))),
     },
@@ -167,6 +186,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/restart_child",
         name: "restart_child",
         parameters: &["supervisor", "child"],
+        is_private: true,
         help: "POST: the same as `/api/v1/restart` (admin API).",
         handler: Handler::Post(|app, query| Box::pin(admin::restart(app, query))),
     },
@@ -174,6 +194,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/terminate_child",
         name: "terminate_child",
         parameters: &["supervisor", "child"],
+        is_private: true,
         help: "POST: the same as `/api/v1/stop` (admin API).",
         handler: Handler::Post(|app, query| Box::pin(admin::stop(app, query))),
     },
@@ -181,6 +202,7 @@ pub static ROUTES: &[Route] = &[
         path: "/api/v1/marks",
         name: "marks",
         parameters: &["text"],
+        is_private: true,
         help: "POST: note something, such as a deploy, in the history of every supervisor (admin API).",
         handler: Handler::Post(|app, query| Box::pin(admin::mark(app, query))),
     },
@@ -188,6 +210,7 @@ pub static ROUTES: &[Route] = &[
         path: "/-/reload",
         name: "reload",
         parameters: &["dry_run"],
+        is_private: true,
         help: "POST: read the file again; only what changed is touched. With `dry_run=1` only the plan is told (admin API).",
         handler: Handler::Post(|app, query| Box::pin(admin::reload(app, query))),
     },
@@ -221,6 +244,11 @@ pub(super) fn name(app: &App, path: &str) -> &'static str {
     find(app, path).map_or(NOT_FOUND, |route| route.name)
 }
 
+/// Whether the answer to requests to a path depends on who asks.
+pub(super) fn depends_on_viewer(app: &App, path: &str) -> bool {
+    find(app, path).is_some_and(|route| route.is_private)
+}
+
 fn find(app: &App, path: &str) -> Option<&'static Route> {
     ROUTES.iter().find(|route| app.path_of(route) == path)
 }
@@ -234,7 +262,8 @@ async fn carry_out(app: &App, route: &Route, request: &Request<Incoming>) -> Rep
         return reply;
     }
     let viewer = request.extensions().get().copied().unwrap_or_default();
-    let query = match Query::parse(request.uri().query(), route.parameters, viewer) {
+    let text = request.uri().query().filter(|_| route.name != METRICS);
+    let query = match Query::parse(text, route.parameters, viewer) {
         Ok(query) => query,
         Err(message) => return api::bad_data(&message),
     };
@@ -279,8 +308,13 @@ impl Query {
         self.pairs.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether who asks may see what programs wrote.
+    /// Whether the asker may see what programs wrote.
     pub(super) fn last_output(&self) -> LastOutput {
         if self.viewer.is_trusted() { LastOutput::Shown } else { LastOutput::Hidden }
+    }
+
+    /// Whether the asker may give orders.
+    pub(super) fn may_order(&self, app: &App) -> bool {
+        app.admin && self.viewer.is_trusted()
     }
 }

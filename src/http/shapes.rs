@@ -51,6 +51,7 @@ pub(crate) fn event(supervisor: &Name, entry: &analytics::HistoryEntry, output: 
         cause: None,
         decision: None,
         last_output: lines(last_output, output),
+        last_output_withheld: is_withheld(last_output, output),
         usage: usage.map(wire_usage),
         text: None,
     };
@@ -109,6 +110,7 @@ pub(crate) fn live_event(number: u64, event: &SupervisorEvent, output: LastOutpu
             lifetime_ms: lifetime.map(millis),
             decision: Some(decision(&(*verdict).into())),
             last_output: lines(last_output, output),
+            last_output_withheld: is_withheld(last_output, output),
             usage: usage.map(wire_usage),
             ..of(EventType::Terminated.as_str(), Some(child), *child_pid)
         },
@@ -121,6 +123,7 @@ pub(crate) fn live_event(number: u64, event: &SupervisorEvent, output: LastOutpu
             reason: Some(reason(why)),
             decision: verdict.map(|verdict| decision(&verdict.into())),
             last_output: lines(last_output, output),
+            last_output_withheld: is_withheld(last_output, output),
             ..of(EventType::StartError.as_str(), Some(child), None)
         },
         Payload::ChildAggregate { child, of: what, count } => {
@@ -240,6 +243,7 @@ fn blank(number: u64, time: Timestamp) -> wire::Event {
         cause: None,
         decision: None,
         last_output: None,
+        last_output_withheld: false,
         usage: None,
         text: None,
     }
@@ -378,6 +382,10 @@ fn wire_usage(usage: Usage) -> wire::Usage {
 fn lines(lines: &Option<analytics::Output>, output: LastOutput) -> Option<Vec<String>> {
     let lines = lines.as_ref().filter(|_| output == LastOutput::Shown)?;
     Some(lines.iter().map(|line| line.to_string()).collect())
+}
+
+fn is_withheld(lines: &Option<analytics::Output>, output: LastOutput) -> bool {
+    output == LastOutput::Hidden && lines.as_ref().is_some_and(|lines| !lines.is_empty())
 }
 
 fn decision(verdict: &Verdict) -> wire::Decision {

@@ -9,13 +9,14 @@ mod seldom;
 mod shortage;
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use once_cell::sync::{Lazy, OnceCell};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 
-pub(crate) use seats::{Seat, Seats, Taken};
+pub(crate) use seats::{Seat, Seats, Settled, Taken};
 pub(crate) use seldom::{Seldom, accept_failed};
 pub(crate) use shortage::Shortage;
 
@@ -28,6 +29,10 @@ const DESCRIPTORS_PER_PROCESS: usize = 6;
 
 /// Connections that are accepted whatever the limit, of all listeners together.
 const LEAST_CONNECTIONS: usize = 8;
+
+/// Connections that may wait to be accepted on one socket, as far as the system allows (`net.core.somaxconn`). When more
+/// come at once, the system drops their first packet, and each of them loses a second.
+pub(crate) const LISTEN_BACKLOG: i32 = 1024;
 
 /// The limits of open files as they were before they were raised.
 static ORIGINAL: OnceCell<Rlimit> = OnceCell::new();
@@ -54,6 +59,14 @@ pub fn raise_open_files() -> io::Result<()> {
         let _ = ORIGINAL.set(original);
     }
     Ok(())
+}
+
+/// Lets [`LISTEN_BACKLOG`] connections wait on a socket that listens; listen(2) may be called again for that.
+///
+/// # Errors
+/// If it does not listen.
+pub(crate) fn set_backlog(socket: impl AsFd) -> io::Result<()> {
+    Ok(rustix::net::listen(socket, LISTEN_BACKLOG)?)
 }
 
 /// The limits of open files that a child gets; none if it just inherits ours.

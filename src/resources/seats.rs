@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -33,8 +33,8 @@ struct State {
 pub(crate) struct Seat {
     /// When bytes last moved on it, in either direction.
     moved: Mutex<Instant>,
-    /// Makes no room for a newcomer.
-    settled: AtomicBool,
+    /// Reasons for which it makes no room for a newcomer.
+    settled: AtomicUsize,
     told: AtomicBool,
     leave: Notify,
 }
@@ -45,6 +45,9 @@ pub(crate) struct Taken {
     number: u64,
     seats: Seats,
 }
+
+/// A reason for which a seat makes no room for newcomers; until dropped.
+pub(crate) struct Settled(Arc<Seat>);
 
 /// A newcomer who waits; until dropped.
 struct Waiting<'a>(&'a Seats);
@@ -57,9 +60,14 @@ impl Seats {
         Self(Arc::new(Shared { most: Box::new(most), state: Mutex::default(), freed: Notify::new() }))
     }
 
+    /// How many there are now.
+    pub(crate) fn most(&self) -> usize {
+        (self.0.most)()
+    }
+
     /// A seat, if one is free.
     pub(crate) fn try_take(&self) -> Option<Taken> {
-        let most = (self.0.most)();
+        let most = self.most();
         let mut state = self.0.state.lock();
         if state.taken.len() >= most {
             return None;
@@ -101,7 +109,7 @@ impl Seats {
     /// Tells as many to leave as are too many, the most silent first, and last those who have settled if they may be told.
     /// Is anybody leaving?
     fn make_room(&self, settled_too: bool) -> bool {
-        let most = (self.0.most)();
+        let most = self.most();
         let state = self.0.state.lock();
         let too_many = (state.taken.len() + state.waiting).saturating_sub(most);
         let mut leaving = state.taken.values().filter(|seat| seat.is_told()).count();
@@ -120,6 +128,12 @@ impl Drop for Taken {
     fn drop(&mut self) {
         self.seats.0.state.lock().taken.remove(&self.number);
         self.seats.0.freed.notify_waiters();
+    }
+}
+
+impl Drop for Settled {
+    fn drop(&mut self) {
+        self.0.settled.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -144,7 +158,7 @@ impl Seat {
     fn new() -> Self {
         Self {
             moved: Mutex::new(Instant::now()),
-            settled: AtomicBool::new(false),
+            settled: AtomicUsize::new(0),
             told: AtomicBool::new(false),
             leave: Notify::new(),
         }
@@ -155,9 +169,10 @@ impl Seat {
         *self.moved.lock() = Instant::now();
     }
 
-    /// Makes no room for newcomers from now on.
-    pub(crate) fn settle(&self) {
-        self.settled.store(true, Ordering::Relaxed);
+    /// Makes no room for newcomers until what is returned is dropped.
+    pub(crate) fn settle(self: &Arc<Self>) -> Settled {
+        self.settled.fetch_add(1, Ordering::Relaxed);
+        Settled(self.clone())
     }
 
     /// Returns when the seat is needed by somebody else.
@@ -166,7 +181,7 @@ impl Seat {
     }
 
     fn is_settled(&self) -> bool {
-        self.settled.load(Ordering::Relaxed)
+        self.settled.load(Ordering::Relaxed) > 0
     }
 
     fn is_told(&self) -> bool {
@@ -238,13 +253,17 @@ mod tests {
     async fn who_has_settled_makes_no_room() {
         let seats = Seats::new(|| 3);
         let mut taken = full(&seats).await;
-        taken[0].seat.settle();
-        taken[2].seat.settle();
+        let _first = taken[0].seat.settle();
+        let last = taken[2].seat.settle();
         let leaves = obey(taken.remove(1));
         let newcomer = seats.take_from_most_silent().await.unwrap();
         assert_eq!(leaves.await.unwrap(), 1);
-        newcomer.seat.settle();
+        let _newcomer = newcomer.seat.settle();
         assert!(seats.take_from_most_silent().await.is_none());
+        drop(last);
+        let leaves = obey(taken.remove(1));
+        assert!(seats.take_from_most_silent().await.is_some());
+        assert_eq!(leaves.await.unwrap(), 2, "it had settled for a while only");
     }
 
     // When there are fewer seats those who are too many leave, first who has not settled.
@@ -253,7 +272,7 @@ mod tests {
         static MOST: AtomicUsize = AtomicUsize::new(4);
         let seats = Seats::new(|| MOST.load(Ordering::Relaxed));
         let taken = full(&seats).await;
-        taken[..2].iter().for_each(|one| one.seat.settle());
+        let _settled: Vec<_> = taken[..2].iter().map(|one| one.seat.settle()).collect();
         let all: Vec<_> = taken.into_iter().map(obey).collect();
         MOST.store(1, Ordering::Relaxed);
         assert!(seats.make_room(true));

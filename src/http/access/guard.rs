@@ -13,6 +13,7 @@ use tokio_rustls::rustls::ServerConfig;
 use super::file::{Fault, Rules, WebConfigError, gone, read_small};
 use super::rate::Bucket;
 use super::tls::Material;
+use super::turns::Origin;
 use super::users::{Credentials, Passwords, Verdict};
 use super::{HTTPS_ONLY, Viewer};
 use crate::http::respond::{self, Reply};
@@ -40,6 +41,14 @@ struct Current {
 }
 
 type Secured = (Material, Arc<ServerConfig>);
+
+/// What is known of a request before it is judged.
+pub(super) struct Asks<'a> {
+    pub(super) headers: &'a HeaderMap,
+    pub(super) origin: Origin,
+    pub(super) is_encrypted: bool,
+    pub(super) viewer: Viewer,
+}
 
 impl Guard {
     pub(super) fn new(path: PathBuf) -> Result<Self, WebConfigError> {
@@ -115,14 +124,8 @@ impl Guard {
     }
 
     /// Who asks, or the answer that lets nobody in.
-    pub(super) async fn judge(
-        &self,
-        rules: &Rules,
-        headers: &HeaderMap,
-        is_encrypted: bool,
-        viewer: Viewer,
-        metrics: &Metrics,
-    ) -> Result<Viewer, Reply> {
+    pub(super) async fn judge(&self, rules: &Rules, asks: Asks<'_>, metrics: &Metrics) -> Result<Viewer, Reply> {
+        let Asks { headers, origin, is_encrypted, viewer } = asks;
         // The connection is older than the TLS of the file.
         if rules.tls.is_some() && !is_encrypted {
             let mut reply = respond::text(StatusCode::BAD_REQUEST, HTTPS_ONLY);
@@ -138,7 +141,7 @@ impl Guard {
             return Ok(viewer);
         }
         let verdict = match Credentials::of(headers) {
-            Some(credentials) => self.passwords.check(&rules.users, credentials).await,
+            Some(credentials) => self.passwords.check(&rules.users, credentials, origin).await,
             None => Verdict::Wrong,
         };
         match verdict {

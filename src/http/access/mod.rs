@@ -8,8 +8,11 @@
 mod client_cert;
 mod file;
 mod guard;
+mod host;
+mod owner;
 mod rate;
 mod tls;
+mod turns;
 mod users;
 mod viewer;
 
@@ -28,10 +31,13 @@ use super::listener::Connection;
 use super::respond::{self, Reply};
 use crate::metrics::{Limit, Metrics};
 use file::Rules;
-use guard::Guard;
+use guard::{Asks, Guard};
+use turns::Origin;
+use viewer::Proof;
 
 pub use file::{MAX_WEB_CONFIG_BYTES, WebConfigError};
-pub(super) use viewer::is_address;
+pub(super) use host::is_address;
+pub(super) use viewer::Ends;
 pub use viewer::{Peer, Viewer};
 
 /// Longest time that a TLS handshake may take.
@@ -53,9 +59,10 @@ pub(super) struct Entered {
 }
 
 /// What is known of a connection.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Channel {
-    peer: Peer,
+    ends: Ends,
+    proof: Proof,
     is_tls: bool,
     /// Whether a certificate has proved who is at the other end.
     certified: bool,
@@ -98,8 +105,7 @@ impl Access {
 
     /// Lets a connection in; none if it is refused.
     pub(super) async fn enter(&self, stream: Connection, metrics: &Metrics) -> Option<Entered> {
-        let peer = stream.peer();
-        let plain = Channel { peer, is_tls: false, certified: false };
+        let plain = Channel { ends: stream.ends(), proof: Proof::default(), is_tls: false, certified: false };
         let Some(guard) = &self.0 else { return Some(Entered { stream, h2: false, channel: plain }) };
         let rereads = guard.clone();
         // Files may be slow to read.
@@ -115,7 +121,7 @@ impl Access {
                 let h2 = connection.alpn_protocol() == Some(tls::H2);
                 let verifies = rules.tls.as_ref().is_some_and(tls::TlsRules::verifies_clients);
                 let certified = verifies && connection.peer_certificates().is_some();
-                let channel = Channel { peer, is_tls: true, certified };
+                let channel = Channel { is_tls: true, certified, ..plain };
                 return Some(Entered { stream: Connection::Tls(Box::new(stream)), h2, channel });
             }
             Ok(Err(error)) => error.to_string(),
@@ -126,19 +132,28 @@ impl Access {
         None
     }
 
-    /// Judges a request, on a connection of ours or, without `channel`, of a program that has its own server.
+    /// Judges a request, on a connection of ours or, without `channel`, of a program that has its own server. Who asks is
+    /// found out only if the answer `depends_on_viewer`; otherwise it counts as a stranger.
     pub(super) async fn admit<B>(
         &self,
         request: &Request<B>,
-        channel: Option<Channel>,
+        channel: Option<&Channel>,
+        depends_on_viewer: bool,
         metrics: &Metrics,
     ) -> Admission {
-        let viewer = match channel {
-            Some(channel) => {
-                let authority = request.uri().authority().map(|authority| authority.as_str());
-                let viewer = Viewer { peer: channel.peer, authenticated: channel.certified };
-                viewer.behind(request.headers(), authority)
+        let host = match host::requested(request) {
+            Ok(host) => host,
+            Err(message) => {
+                let refused = respond::text(StatusCode::BAD_REQUEST, message);
+                return Admission { headers: ExtraHeaders::default(), outcome: Err(refused) };
             }
+        };
+        let viewer = match channel {
+            Some(channel) if depends_on_viewer => {
+                let peer = channel.ends.peer(request.headers(), host, &channel.proof).await;
+                Viewer { peer, authenticated: channel.certified }
+            }
+            Some(channel) => Viewer { peer: Peer::Remote, authenticated: channel.certified },
             None => request.extensions().get().copied().unwrap_or_default(),
         };
         let Some(guard) = &self.0 else { return Admission { headers: ExtraHeaders::default(), outcome: Ok(viewer) } };
@@ -149,14 +164,18 @@ impl Access {
             return Admission { headers: ExtraHeaders::default(), outcome: Err(closed) };
         };
         let is_encrypted = channel.is_none_or(|channel| channel.is_tls);
-        let outcome = guard.judge(&rules, request.headers(), is_encrypted, viewer, metrics).await;
+        let origin = channel.map_or(Origin::NONE, |channel| channel.ends.origin());
+        let asks = Asks { headers: request.headers(), origin, is_encrypted, viewer };
+        let outcome = guard.judge(&rules, asks, metrics).await;
         Admission { headers: ExtraHeaders(Some(rules)), outcome }
     }
 }
 
 async fn handshake(mut stream: Connection, config: Arc<ServerConfig>) -> std::io::Result<TlsStream<Connection>> {
     if stream.speaks_plainly().await {
-        let answer = format!("HTTP/1.0 400 Bad Request\r\nConnection: close\r\n\r\n{HTTPS_ONLY}\n");
+        let answer = format!(
+            "HTTP/1.0 400 Bad Request\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\n\r\n{HTTPS_ONLY}\n"
+        );
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await?;
         return Err(std::io::Error::other("plain HTTP"));

@@ -1,20 +1,28 @@
 //! Who asks: what is known of the other end of a request.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-use hyper::header::{FORWARDED, HOST, HeaderMap, HeaderName};
+use hyper::header::{FORWARDED, HeaderMap, HeaderName, VIA};
+use tokio::sync::OnceCell;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+use super::turns::Origin;
+use super::{host, owner};
 
-/// Where a connection comes from.
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// How the names of the headers begin that proxies add, beside those that have a name of their own.
+const X_FORWARDED: &str = "x-forwarded-";
+
+/// Where a request comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Peer {
-    /// Another machine, or nobody knows.
+    /// Another host, another user of this host, a proxy, or unknown.
     #[default]
     Remote,
-    /// This machine, over TCP.
+    /// Root, or the user of this process, on this host over TCP.
     Loopback,
-    /// This machine, over a Unix socket.
+    /// This host, over a Unix socket.
     Unix,
 }
 
@@ -28,49 +36,92 @@ pub struct Viewer {
     pub authenticated: bool,
 }
 
-impl Peer {
-    /// The other end of a TCP connection.
-    pub(in crate::http) fn of(address: SocketAddr) -> Self {
-        if address.ip().to_canonical().is_loopback() { Peer::Loopback } else { Peer::Remote }
-    }
+/// The two ends of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::http) enum Ends {
+    Unix,
+    Tcp {
+        peer: SocketAddr,
+        local: SocketAddr,
+    },
+    /// The system does not say, because the peer has gone.
+    Unknown,
 }
 
+/// What is found out about the other end of a connection when a request depends on it.
+#[derive(Clone, Default)]
+pub(super) struct Proof(Arc<OnceCell<bool>>);
+
 impl Viewer {
-    /// Whether it may see what is not for everybody, such as the output of programs: it is on this machine, or has proved
-    /// who it is.
+    /// Whether it may see what is not for everyone, such as the output of programs, and give orders: it is root or the
+    /// exporter's own user on this host, or it has proved who it is.
     pub fn is_trusted(self) -> bool {
         self.authenticated || self.peer != Peer::Remote
     }
+}
 
-    /// The same, if the request is what it seems: a proxy on this machine passes on the requests of others, and a page of
-    /// another site reaches this machine through its visitor's browser by a name of its own (DNS rebinding). `authority` is
-    /// where HTTP/2 names the host.
-    pub(in crate::http) fn behind(mut self, headers: &HeaderMap, authority: Option<&str>) -> Self {
-        let is_forwarded = headers.contains_key(FORWARDED) || headers.contains_key(X_FORWARDED_FOR);
-        let host = headers.get(HOST).map(|host| host.to_str().unwrap_or_default()).or(authority);
-        if self.peer == Peer::Loopback && (is_forwarded || host.is_some_and(|host| !is_address(host))) {
-            self.peer = Peer::Remote;
+impl Ends {
+    /// Whose turn a request on this connection takes.
+    pub(super) fn origin(self) -> Origin {
+        match self {
+            Ends::Tcp { peer, .. } => Origin::of(peer.ip()),
+            Ends::Unix | Ends::Unknown => Origin::NONE,
         }
-        self
+    }
+
+    /// Where a request on this connection comes from, for the host it names.
+    ///
+    /// A proxy on this host passes on the requests of others; so the socket must be one of root or of our own user, and
+    /// there must be no header of a proxy. A page of another site reaches this host through its visitor's browser, by a
+    /// name of its own (DNS rebinding); so the host must be a loopback one. What cannot be proved is remote.
+    pub(super) async fn peer(self, headers: &HeaderMap, host: &str, proof: &Proof) -> Peer {
+        match self {
+            Ends::Unix => Peer::Unix,
+            Ends::Tcp { peer, local } => {
+                let is_direct = is_loopback(peer) && host::is_loopback(host) && !is_forwarded(headers);
+                if is_direct && proof.is_ours(peer, local).await { Peer::Loopback } else { Peer::Remote }
+            }
+            Ends::Unknown => Peer::Remote,
+        }
     }
 }
 
-/// Is this host, with or without a port, an address or `localhost`? Every other name may be anybody's.
-pub(in crate::http) fn is_address(host: &str) -> bool {
-    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
-    let name = name.map_or(host, |(name, _)| name);
-    let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    name == "localhost" || name.parse::<IpAddr>().is_ok()
+impl Proof {
+    async fn is_ours(&self, peer: SocketAddr, local: SocketAddr) -> bool {
+        // The list of sockets may be long.
+        let look = || tokio::task::spawn_blocking(move || owner::is_ours(peer, local));
+        *self.0.get_or_init(|| async move { look().await.unwrap_or(false) }).await
+    }
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+/// Does a proxy say that it passes this on?
+fn is_forwarded(headers: &HeaderMap) -> bool {
+    let names = [FORWARDED, VIA, X_REAL_IP];
+    names.iter().any(|name| headers.contains_key(name))
+        || headers.keys().any(|name| name.as_str().starts_with(X_FORWARDED))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    // On this machine, or proved: nobody else is trusted. An IPv4 address may come in the clothes of IPv6.
-    #[test]
-    fn only_this_machine_and_the_proved_are_trusted() {
-        let table = [
+    fn from(peer: &str) -> Ends {
+        Ends::Tcp { peer: peer.parse().unwrap(), local: "127.0.0.1:8469".parse().unwrap() }
+    }
+
+    fn proof(is_ours: bool) -> Proof {
+        Proof(Arc::new(OnceCell::new_with(Some(is_ours))))
+    }
+
+    // Root and our own user on this host, over a Unix socket, or proved. An IPv4 address may be written as an IPv6 one.
+    #[tokio::test]
+    async fn only_our_own_user_on_this_host_and_the_proved_are_trusted() {
+        let none = HeaderMap::new();
+        for (address, is_local) in [
             ("127.0.0.1:1", true),
             ("127.9.9.9:1", true),
             ("[::1]:1", true),
@@ -78,47 +129,43 @@ mod tests {
             ("192.0.2.1:1", false),
             ("[2001:db8::1]:1", false),
             ("[::ffff:192.0.2.1]:1", false),
-        ];
-        for (address, trusted) in table {
-            let peer = Peer::of(address.parse().unwrap());
-            assert_eq!(Viewer { peer, authenticated: false }.is_trusted(), trusted, "{address}");
-            assert!(Viewer { peer, authenticated: true }.is_trusted(), "{address}");
+        ] {
+            for is_ours in [true, false] {
+                let peer = from(address).peer(&none, "localhost", &proof(is_ours)).await;
+                let viewer = Viewer { peer, authenticated: false };
+                assert_eq!(viewer.is_trusted(), is_local && is_ours, "{address} {is_ours}");
+                assert!(Viewer { authenticated: true, ..viewer }.is_trusted(), "{address}");
+            }
         }
-        assert!(Viewer { peer: Peer::Unix, authenticated: false }.is_trusted());
+        let unix = Ends::Unix.peer(&none, "evil.example", &proof(false)).await;
+        assert!(Viewer { peer: unix, authenticated: false }.is_trusted());
+        assert_eq!(Ends::Unknown.peer(&none, "localhost", &proof(true)).await, Peer::Remote);
         assert!(!Viewer::default().is_trusted());
     }
 
-    // Who comes through a proxy on this machine is not on this machine.
-    #[test]
-    fn a_forwarded_request_is_not_of_this_machine() {
-        let here = Viewer { peer: Peer::Loopback, authenticated: false };
-        for name in ["forwarded", "x-forwarded-for"] {
-            let headers = HeaderMap::from_iter([(name.parse().unwrap(), "192.0.2.1".parse().unwrap())]);
-            assert!(!here.behind(&headers, None).is_trusted(), "{name}");
-            assert!(Viewer { authenticated: true, ..here }.behind(&headers, None).is_trusted(), "{name}");
+    // A request that a proxy on this host passes on is not of this host.
+    #[tokio::test]
+    async fn a_forwarded_request_is_remote() {
+        let names = "forwarded via x-real-ip x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-prefix";
+        for name in names.split(' ') {
+            let headers = HeaderMap::from_iter([(name.parse().unwrap(), "127.0.0.1".parse().unwrap())]);
+            let peer = from("127.0.0.1:1").peer(&headers, "localhost", &proof(true)).await;
+            assert_eq!(peer, Peer::Remote, "{name}");
         }
-        assert!(here.behind(&HeaderMap::new(), None).is_trusted());
     }
 
-    // A page of another site reaches us through its visitor's browser under its own name; our own addresses it cannot use.
-    #[test]
-    fn a_request_for_a_name_that_may_be_anybodys_is_not_of_this_machine() {
-        let here = Viewer { peer: Peer::Loopback, authenticated: false };
-        for (host, trusted) in [
-            ("127.0.0.1:8469", true),
-            ("localhost", true),
-            ("localhost:8469", true),
-            ("[::1]:8469", true),
-            ("evil.example:8469", false),
-            ("localhost.evil.example", false),
-            ("", false),
+    // A page of another site reaches us through its visitor's browser under its own name, and not under a loopback one.
+    #[tokio::test]
+    async fn a_request_for_another_host_is_remote() {
+        for (host, peer) in [
+            ("127.0.0.1:8469", Peer::Loopback),
+            ("[::1]:8469", Peer::Loopback),
+            ("localhost:8469", Peer::Loopback),
+            ("192.0.2.1:8469", Peer::Remote),
+            ("evil.example:8469", Peer::Remote),
+            ("", Peer::Remote),
         ] {
-            let headers = HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
-            assert_eq!(here.behind(&headers, None).is_trusted(), trusted, "{host:?}");
-            assert_eq!(here.behind(&HeaderMap::new(), Some(host)).is_trusted(), trusted, "{host:?} of HTTP/2");
-            assert!(Viewer { authenticated: true, ..here }.behind(&headers, None).is_trusted(), "{host:?}");
-            let unix = Viewer { peer: Peer::Unix, authenticated: false };
-            assert!(unix.behind(&headers, None).is_trusted(), "{host:?} over a Unix socket");
+            assert_eq!(from("127.0.0.1:1").peer(&HeaderMap::new(), host, &proof(true)).await, peer, "{host:?}");
         }
     }
 }

@@ -29,6 +29,7 @@ use super::shapes::{self, LastOutput};
 use super::{App, api};
 use crate::event::{Event, EventKind, Payload};
 use crate::metrics::{Limit, Metrics};
+use crate::resources::Settled;
 use crate::telemetry::{AttachError, Handler, Telemetry, now};
 use crate::wire;
 use ring::Ring;
@@ -37,7 +38,8 @@ pub use stream::LiveStream;
 /// The id of the handler on the bus.
 const HANDLER_ID: &str = "live";
 
-/// Viewers at once; those beyond are refused with 503. Fewer than connections, so that scrapes always find one.
+/// Viewers at once, and no more than three quarters of the connections there may be; those beyond are refused with 503.
+/// A viewer keeps its connection when others make room, and scrapes always find one.
 pub const MAX_VIEWERS: usize = 384;
 
 /// About how much memory the events kept for viewers may take: more than 10,000 events without last words.
@@ -93,7 +95,11 @@ struct Told {
 }
 
 /// Room for one viewer, given back when dropped.
-struct Seat(Live);
+struct Seat {
+    live: Live,
+    /// Its connection makes no room for others meanwhile; none on a connection of another server.
+    _settled: Option<Settled>,
+}
 
 /// Where a viewer wants to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,19 +143,19 @@ impl Live {
         Some(if is_ours { Place::After(number) } else { Place::Anew })
     }
 
-    /// Room for one more viewer, if there is any.
-    fn seat(&self) -> Option<Seat> {
-        let sit = |viewers| (viewers < MAX_VIEWERS).then_some(viewers + 1);
+    /// Room for one more viewer, if there are fewer than `most`.
+    fn seat(&self, most: usize, patience: Option<&Patience>) -> Option<Seat> {
+        let sit = |viewers| (viewers < most).then_some(viewers + 1);
         self.shared.viewers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sit).ok()?;
         self.metrics.live_viewer_came();
-        Some(Seat(self.clone()))
+        Some(Seat { live: self.clone(), _settled: patience.map(Patience::settle) })
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.shared.viewers.fetch_sub(1, Ordering::Relaxed);
-        self.0.metrics.live_viewer_left();
+        self.live.shared.viewers.fetch_sub(1, Ordering::Relaxed);
+        self.live.metrics.live_viewer_left();
     }
 }
 
@@ -208,12 +214,13 @@ pub(super) fn events(app: &App, request: &Request<Incoming>, query: &Query) -> R
             None => return api::bad_data(&format!("invalid parameter \"after\": {id:?} is not the id of an event")),
         },
     };
-    let Some(seat) = live.seat() else {
+    let extensions = request.extensions();
+    let (patience, closing) = (extensions.get::<Patience>().cloned(), extensions.get::<Closing>().cloned());
+    let most = MAX_VIEWERS.min(app.seats.most() * 3 / 4);
+    let Some(seat) = live.seat(most, patience.as_ref()) else {
         app.metrics.limit_reached(Limit::LiveViewers);
         return respond::text(StatusCode::SERVICE_UNAVAILABLE, "too many viewers at once, try again later");
     };
-    let extensions = request.extensions();
-    let (patience, closing) = (extensions.get::<Patience>().cloned(), extensions.get::<Closing>().cloned());
     let stream = LiveStream::new(seat, place, query.last_output(), patience, closing);
     let mut reply = respond::full(StatusCode::OK, "text/event-stream", Bytes::new());
     *reply.body_mut() = ResponseBody::Live(stream);

@@ -51,7 +51,7 @@ impl LiveStream {
         patience: Option<Patience>,
         closing: Option<Closing>,
     ) -> Self {
-        let live = &seat.0;
+        let live = &seat.live;
         let mut greeting = format!("retry: {}\n", RETRY.as_millis());
         let place = match place {
             Place::After(number) => number,
@@ -110,7 +110,7 @@ impl Viewing {
             () = rest => {}
             () = &mut closed => return self.piece().map(|piece| (self, piece)),
         }
-        let live = self.seat.0.clone();
+        let live = self.seat.live.clone();
         loop {
             let arrived = live.shared.arrived.notified();
             let mut arrived = pin!(arrived);
@@ -132,7 +132,7 @@ impl Viewing {
 
     /// What is there and was not sent yet; none if there is nothing.
     fn piece(&mut self) -> Option<Bytes> {
-        let live = &self.seat.0;
+        let live = &self.seat.live;
         let Following { missed, first, items } = live.shared.ring.lock().after(self.place, PIECE_EVENTS);
         let mut piece = BytesMut::new();
         if missed > 0 {

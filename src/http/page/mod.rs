@@ -99,36 +99,30 @@ pub(super) fn page(app: &App, request: &Request<Incoming>, query: &Query) -> Rep
         snapshot: &snapshot,
         control: &app.control,
         output: query.last_output(),
-        admin: app.admin,
+        admin: query.may_order(app),
         url: url(app, request),
     };
     let filter = query.get("filter").unwrap_or_default().trim();
     match query.get("supervisor") {
         None => {
             let overview = overview(&scene, filter, query.get("show") == Some("all"));
-            reply(app, &snapshot, StatusCode::OK, filter, title(&snapshot), overview)
+            reply(app, &scene, StatusCode::OK, filter, title(&snapshot), overview)
         }
         Some(name) => match snapshot.find(name, query.get("node")) {
             Some(place) => {
                 let detail = Detail::new(&scene, place, query.get("child"), query.get("raw").is_some());
-                reply(app, &snapshot, StatusCode::OK, filter, format!("{} – restart_exporter", line(name)), detail)
+                reply(app, &scene, StatusCode::OK, filter, format!("{} – restart_exporter", line(name)), detail)
             }
             None => {
                 let missing = Missing { name: line(name), node: query.get("node").map(line) };
-                reply(app, &snapshot, StatusCode::NOT_FOUND, filter, "restart_exporter".into(), missing)
+                reply(app, &scene, StatusCode::NOT_FOUND, filter, "restart_exporter".into(), missing)
             }
         },
     }
 }
 
-fn reply(
-    app: &App,
-    snapshot: &Snapshot,
-    status: StatusCode,
-    filter: &str,
-    title: String,
-    body: impl Template,
-) -> Reply {
+fn reply(app: &App, scene: &Scene<'_>, status: StatusCode, filter: &str, title: String, body: impl Template) -> Reply {
+    let snapshot = scene.snapshot;
     let page = Page {
         title,
         live: app.live.id(snapshot.newest),
@@ -136,7 +130,7 @@ fn reply(
         clock: clock(snapshot.at, snapshot.at),
         filter: filter.to_owned(),
         counts: Health::ALL.into_iter().zip(snapshot.counts).filter(|(_, number)| *number > 0).collect(),
-        admin: app.admin,
+        admin: scene.admin,
         metrics: app.metrics_path().trim_start_matches('/').to_owned(),
         version: env!("CARGO_PKG_VERSION"),
         body,

@@ -291,7 +291,7 @@ fn the_last_output_can_be_hidden() {
     let shown = event(&name(None), &death(), LastOutput::Shown);
     let hidden = event(&name(None), &death(), LastOutput::Hidden);
     assert!(shown.last_output.is_some());
-    assert_eq!(hidden, wire::Event { last_output: None, ..shown });
+    assert_eq!(hidden, wire::Event { last_output: None, last_output_withheld: true, ..shown });
 }
 
 // A live event has the shape of one in a history; starts and ordered stops have words of their own.
@@ -315,7 +315,8 @@ fn live_events_have_the_shape_of_those_in_a_history() {
     let event = of(terminate(remains.last_output.clone()));
     check(&live_event(7, &event, LastOutput::Shown), death_json());
     let hidden = live_event(7, &event, LastOutput::Hidden);
-    assert_eq!(hidden, live_event(7, &of(terminate(None)), LastOutput::Shown));
+    let none = live_event(7, &of(terminate(None)), LastOutput::Shown);
+    assert_eq!(hidden, wire::Event { last_output_withheld: true, ..none });
 
     let (child, child_pid) = (mailer(), Some(Pid::Task(3)));
     let start = of(Payload::ChildStart { child: child.clone(), child_pid, duration: Some(Duration::ZERO) });
