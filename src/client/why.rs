@@ -385,6 +385,9 @@ async fn of_supervisor(
         screen.line(&format!("  before       {}, {}", plain(&what(end)), clock(end.timestamp)));
     }
     show_causes(screen, &causes.causes, None, now);
+    if causes.causes.iter().any(|cause| cause.sample.last_output_withheld) {
+        screen.line(&format!("  last words   {WITHHELD}"));
+    }
     let worst = supervisor.children.iter().min_by_key(|child| screen::health(&child.health));
     let worst = worst.filter(|child| screen::health(&child.health) < Health::Stopped);
     let why = worst.map(|child| {

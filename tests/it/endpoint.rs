@@ -172,7 +172,6 @@ async fn unknown_paths_and_methods_are_refused() {
 async fn a_wrong_parameter_is_bad_data_and_is_named() {
     let (_exporter, address) = fragile().await;
     let table = [
-        ("/metrics?collect=x", "collect"),
         ("/?x=1", "\"x\""),
         ("/-/healthy?x=1", "\"x\""),
         ("/api/v1/stats?supervisor=fragile", "supervisor"),

@@ -23,7 +23,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("http", &["control", "metrics", "analytics", "wire", "telemetry", "event", "resources"]),
     (
         "exporter",
-        &["http", "config", "control", "metrics", "analytics", "beam", "supervisor", "wire", "telemetry", "event"],
+        &[
+            "http",
+            "config",
+            "control",
+            "metrics",
+            "analytics",
+            "beam",
+            "supervisor",
+            "wire",
+            "telemetry",
+            "event",
+            "resources",
+        ],
     ),
 ];
 
@@ -51,6 +63,8 @@ const PURE: &[&str] = &[
     "src/analytics/stories.rs",
     "src/analytics/ring.rs",
     "src/http/access/rate.rs",
+    "src/http/access/turns.rs",
+    "src/http/access/host.rs",
     "src/http/live/ring.rs",
     "src/config/place.rs",
     "src/beam/frame.rs",

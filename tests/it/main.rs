@@ -15,6 +15,7 @@ mod corpus;
 mod dashboards;
 mod docs;
 mod document;
+mod doors;
 mod dynamic;
 mod endpoint;
 mod endpoint_end;
