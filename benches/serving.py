@@ -17,9 +17,10 @@ def on_core(core):
 
 
 @contextlib.contextmanager
-def start(who, supervisors, core=None):
+def start(who, supervisors, core=None, web_config_file=None):
     """Runs a server, on one core or on all; gives its address and its process."""
     command = [os.path.join(TARGET, "release", "serve"), who, str(supervisors)]
+    command += [web_config_file] if web_config_file else []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=on_core(core))
     try:
         yield types.SimpleNamespace(address=process.stdout.readline().strip(), pid=process.pid)

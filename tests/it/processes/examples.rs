@@ -20,6 +20,23 @@ fn the_examples_are_right_files() {
     }
 }
 
+// The container: without passwords of its own it is not open to anyone, because the file does not load.
+#[test]
+fn the_container_asks_for_passwords() {
+    let (path, text) = example("container.web.yml");
+    let refused = |path: &str| {
+        let ended = run_to_end(&["run", &format!("--web.config.file={path}"), "--web.listen-address=192.0.2.1:1"]);
+        assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
+        ended.stderr
+    };
+    assert!(refused(&path).contains("container.web.yml:10:10: basic_auth_users.admin: "), "{}", refused(&path));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("web.yml").display().to_string();
+    std::fs::write(&file, text.replace("REPLACE", &bcrypt::hash("word", 4).unwrap())).unwrap();
+    let said = refused(&file);
+    assert!(said.contains("192.0.2.1") && !said.contains("basic_auth_users"), "{said}");
+}
+
 // The container: the web server gets ready, then the helper starts; SIGTERM ends both, and the container with status 0.
 #[tokio::test]
 async fn the_container_gets_ready_and_ends_well() {

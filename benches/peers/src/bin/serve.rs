@@ -56,8 +56,11 @@ async fn serve_encoder(supervisors: usize) {
     }
 }
 
-async fn serve_ours(supervisors: usize) {
-    let exporter = Exporter::builder().max_supervisors(supervisors).max_children(supervisors * CHILDREN, CHILDREN);
+async fn serve_ours(supervisors: usize, web_config_file: Option<String>) {
+    let mut exporter = Exporter::builder().max_supervisors(supervisors).max_children(supervisors * CHILDREN, CHILDREN);
+    if let Some(file) = web_config_file {
+        exporter = exporter.web_config_file(file);
+    }
     let exporter = exporter.build().unwrap();
     support::crashes(exporter.telemetry(), supervisors, CHILDREN);
     println!("{}", exporter.listen("127.0.0.1:0").await.unwrap());
@@ -70,8 +73,8 @@ async fn main() {
     let mut arguments = std::env::args().skip(1);
     let (who, supervisors) = (arguments.next(), arguments.next().and_then(|number| number.parse().ok()));
     match (who.as_deref(), supervisors) {
-        (Some("ours"), Some(supervisors)) => serve_ours(supervisors).await,
+        (Some("ours"), Some(supervisors)) => serve_ours(supervisors, arguments.next()).await,
         (Some("encoder"), Some(supervisors)) => serve_encoder(supervisors).await,
-        _ => eprintln!("usage: serve ours|encoder SUPERVISORS"),
+        _ => eprintln!("usage: serve ours|encoder SUPERVISORS [WEB_CONFIG_FILE]"),
     }
 }
