@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use restart_exporter::OnGiveUp;
+use restart_exporter::{OnGiveUp, text};
 
 use crate::client::{Credentials, Target};
 use crate::listen::ListenAddress;
@@ -310,7 +310,12 @@ impl Cli {
                 let _ = std::io::stdout().write_all(version().as_bytes());
                 std::process::exit(0)
             }
-            _ => error.exit(),
+            ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+            // It repeats what was typed, or what stands in the environment.
+            _ => {
+                let _ = write!(std::io::stderr(), "{}", text::lines(&error.render().to_string()));
+                std::process::exit(error.exit_code())
+            }
         })
     }
 
@@ -336,9 +341,14 @@ impl Cli {
     }
 }
 
-/// Says a line on standard error. Whoever closed it does not want to know.
+/// Says what is wrong, as a line on standard error.
 pub(crate) fn complain(what: impl Display) {
-    let _ = writeln!(std::io::stderr(), "restart_exporter: {what}");
+    say(format_args!("restart_exporter: {what}"));
+}
+
+/// Says a line on standard error, safe for a terminal whatever is in it. Whoever closed it does not want to know.
+pub(crate) fn say(what: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{}", text::one_line(&what.to_string()));
 }
 
 /// Prints the completions for a shell.

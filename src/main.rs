@@ -77,10 +77,10 @@ fn check_config(file: &Path) -> ExitCode {
             let number = counted(size.supervisors, "supervisor", "supervisors");
             let children = counted(size.children, "child", "children");
             // Whoever closed it knows from the exit status.
-            let _ = writeln!(std::io::stderr(), "{}: {number}, {children}, no errors", file.display());
+            cli::say(format_args!("{}: {number}, {children}, no errors", file.display()));
             for name in supervisors.iter().flat_map(|supervisor| supervisor.never_give_up(None)) {
                 let why = "its children's backoffs are too long to use up its restart budget";
-                let _ = writeln!(std::io::stderr(), "{}: {name} never gives up: {why}", file.display());
+                cli::say(format_args!("{}: {name} never gives up: {why}", file.display()));
             }
             ExitCode::SUCCESS
         }

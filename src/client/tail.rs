@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::events::{Message, Reader};
 use super::explain::{brief, decided, what};
 use super::http::Client;
-use super::screen::{Screen, named, plain, unread};
+use super::screen::{Screen, named, unread};
 use super::times::{clock, lasting};
 use super::{Failure, Found};
 use crate::cli::complain;
@@ -112,7 +112,7 @@ fn show(
             // What is on its way is soon over, and then told.
             let is_news = json || !ON_THE_WAY.contains(&&*event.event_type);
             if is_news && supervisor.is_none_or(is_wanted) {
-                screen.line(&if json { message.data.clone() } else { line(&event) });
+                if json { screen.json(&message.data) } else { screen.line(&line(&event)) }
             }
         }
     }
@@ -122,13 +122,13 @@ fn show(
 fn line(event: &Event) -> String {
     let mut line = clock(event.timestamp);
     if event.event_type == "mark" {
-        return format!("{line}  ▲ {}", plain(&what(event)));
+        return format!("{line}  ▲ {}", what(event));
     }
     let supervisor = event.supervisor_name.as_deref().unwrap_or_default();
     line += "  ";
-    line += &plain(&named(supervisor, event.child_id.as_deref(), event.node.as_deref()));
+    line += &named(supervisor, event.child_id.as_deref(), event.node.as_deref());
     let words = if event.last_output.is_some() { brief(event) } else { what(event) };
-    line += &format!("  {}", plain(&words));
+    line += &format!("  {words}");
     if event.shutdown == Some(true) {
         line += ", as ordered";
     }
