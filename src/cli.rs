@@ -202,6 +202,14 @@ pub(crate) struct ClientArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
 
+    /// Certificate (PEM) to show to an exporter that requires one, with those of its authorities after it if there are any
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// Private key (PEM, not encrypted) of the certificate in `--cert`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+
     /// Trust any certificate
     #[arg(long, short = 'k')]
     pub(crate) insecure: bool,

@@ -14,6 +14,7 @@ mod screen;
 mod status;
 mod tail;
 mod times;
+mod tls;
 mod url;
 mod why;
 

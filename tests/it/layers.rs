@@ -52,6 +52,7 @@ const PURE: &[&str] = &[
     "src/analytics/stats.rs",
     "src/analytics/stories.rs",
     "src/analytics/ring.rs",
+    "src/http/access/faults.rs",
     "src/http/access/rate.rs",
     "src/http/live/ring.rs",
     "src/config/place.rs",
