@@ -230,11 +230,15 @@ pub(crate) struct ServeArgs {
     #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "127.0.0.1:8469")]
     pub(crate) listen_addresses: Vec<ListenAddress>,
 
+    /// Was one given, so that it is not the default?
+    #[arg(skip)]
+    pub(crate) listen_is_given: bool,
+
     /// File with TLS, users, headers and a rate limit for every address but `unix:`, as Prometheus' exporters have it
     #[arg(long = "web.config.file", value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub(crate) web_config_file: Option<PathBuf>,
 
-    /// Listen on the sockets that systemd passes instead of on `--web.listen-address`
+    /// Listen on the sockets that systemd passes, and on each `--web.listen-address` that is given, but not on its default
     #[arg(long = "web.systemd-socket")]
     pub(crate) systemd_socket: bool,
 
@@ -333,7 +337,10 @@ impl Cli {
         let Some((_, matches)) = matches.subcommand() else { return Ok(cli) };
         let is_given = |argument: &str| matches.value_source(argument) == Some(ValueSource::CommandLine);
         match &mut cli.command {
-            Command::Run { serve, .. } | Command::Demo { serve } => serve.beam_is_wanted = is_given("beam_addresses"),
+            Command::Run { serve, .. } | Command::Demo { serve } => {
+                serve.listen_is_given = is_given("listen_addresses");
+                serve.beam_is_wanted = is_given("beam_addresses");
+            }
             Command::Status { client, .. }
             | Command::Why { client, .. }
             | Command::History { client, .. }
