@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use restart_exporter::OnGiveUp;
+use restart_exporter::{OnGiveUp, text};
 
 use crate::client::{Credentials, Target};
 use crate::listen::ListenAddress;
@@ -202,6 +202,14 @@ pub(crate) struct ClientArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
 
+    /// Certificate (PEM) to show to an exporter that requires one, with those of its authorities after it if there are any
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// Private key (PEM, not encrypted) of the certificate in `--cert`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+
     /// Trust any certificate
     #[arg(long, short = 'k')]
     pub(crate) insecure: bool,
@@ -222,11 +230,15 @@ pub(crate) struct ServeArgs {
     #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "127.0.0.1:8469")]
     pub(crate) listen_addresses: Vec<ListenAddress>,
 
+    /// Was one given, so that it is not the default?
+    #[arg(skip)]
+    pub(crate) listen_is_given: bool,
+
     /// File with TLS, users, headers and a rate limit for every address but `unix:`, as Prometheus' exporters have it
     #[arg(long = "web.config.file", value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub(crate) web_config_file: Option<PathBuf>,
 
-    /// Listen on the sockets that systemd passes instead of on `--web.listen-address`
+    /// Listen on the sockets that systemd passes, and on each `--web.listen-address` that is given, but not on its default
     #[arg(long = "web.systemd-socket")]
     pub(crate) systemd_socket: bool,
 
@@ -310,7 +322,12 @@ impl Cli {
                 let _ = std::io::stdout().write_all(version().as_bytes());
                 std::process::exit(0)
             }
-            _ => error.exit(),
+            ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+            // It repeats what was typed, or what stands in the environment.
+            _ => {
+                let _ = write!(std::io::stderr(), "{}", text::lines(&error.render().to_string()));
+                std::process::exit(error.exit_code())
+            }
         })
     }
 
@@ -320,7 +337,10 @@ impl Cli {
         let Some((_, matches)) = matches.subcommand() else { return Ok(cli) };
         let is_given = |argument: &str| matches.value_source(argument) == Some(ValueSource::CommandLine);
         match &mut cli.command {
-            Command::Run { serve, .. } | Command::Demo { serve } => serve.beam_is_wanted = is_given("beam_addresses"),
+            Command::Run { serve, .. } | Command::Demo { serve } => {
+                serve.listen_is_given = is_given("listen_addresses");
+                serve.beam_is_wanted = is_given("beam_addresses");
+            }
             Command::Status { client, .. }
             | Command::Why { client, .. }
             | Command::History { client, .. }
@@ -336,9 +356,14 @@ impl Cli {
     }
 }
 
-/// Says a line on standard error. Whoever closed it does not want to know.
+/// Says what is wrong, as a line on standard error.
 pub(crate) fn complain(what: impl Display) {
-    let _ = writeln!(std::io::stderr(), "restart_exporter: {what}");
+    say(format_args!("restart_exporter: {what}"));
+}
+
+/// Says a line on standard error, safe for a terminal whatever is in it. Whoever closed it does not want to know.
+pub(crate) fn say(what: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{}", text::one_line(&what.to_string()));
 }
 
 /// Prints the completions for a shell.

@@ -37,6 +37,7 @@
 //! | [`wire`] | the JSON shapes |
 //! | [`http`] | the endpoint |
 //! | [`config`] | the TOML file |
+//! | [`text`] | what of a text from outside is written out, and how |
 //! | [`resources`] | file descriptors, and who may hold them |
 //! | [`Exporter`] | all of it wired together |
 //!
@@ -47,6 +48,7 @@
 
 pub mod event;
 pub mod telemetry;
+pub mod text;
 
 mod intensity;
 pub mod resources;

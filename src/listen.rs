@@ -122,6 +122,15 @@ pub(crate) fn page_url(bound: SocketAddr, tls: bool) -> String {
     }
 }
 
+/// Does one of these sockets take what is sent to this address? One of all IPv6 addresses takes IPv4 along, unless it was told
+/// not to: then the address is still free.
+pub(crate) fn is_covered(address: SocketAddr, sockets: &[SocketAddr]) -> bool {
+    sockets.iter().any(|socket| {
+        let takes_all = socket.ip().is_unspecified() && (socket.is_ipv6() || address.is_ipv4());
+        socket.port() == address.port() && (socket.ip() == address.ip() || takes_all)
+    })
+}
+
 fn scheme(tls: bool) -> &'static str {
     if tls { "https" } else { "http" }
 }
@@ -272,6 +281,25 @@ mod tests {
         let error = on_each(&addresses, refuse("", rustix::io::Errno::ADDRNOTAVAIL)).await.unwrap().unwrap_err();
         assert!(error.to_string().contains("this host does not have that address; `:PORT` listens on all"), "{error}");
         assert!(on_each(&[], refuse("none", rustix::io::Errno::PERM)).await.is_none());
+    }
+
+    // A socket of all addresses covers each of them, and one of IPv6 those of IPv4.
+    #[test]
+    fn a_socket_covers_the_addresses_that_it_takes() {
+        let table = [
+            ("127.0.0.1:7", "127.0.0.1:7", true),
+            ("127.0.0.1:7", "127.0.0.1:8", false),
+            ("127.0.0.1:7", "127.0.0.2:7", false),
+            ("0.0.0.0:7", "127.0.0.1:7", true),
+            ("0.0.0.0:7", "[::1]:7", false),
+            ("[::]:7", "127.0.0.1:7", true),
+            ("[::]:7", "[::]:7", true),
+            ("127.0.0.1:7", "0.0.0.0:7", false),
+        ];
+        for (socket, address, expected) in table {
+            let sockets = [socket.parse().unwrap()];
+            assert_eq!(is_covered(address.parse().unwrap(), &sockets), expected, "{socket} {address}");
+        }
     }
 
     #[tokio::test]

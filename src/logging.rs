@@ -7,6 +7,7 @@ use humantime::format_duration;
 use parking_lot::Mutex;
 use restart_exporter::event::{self, Action, EventKind, Payload, SupervisorEvent, SupervisorExit};
 use restart_exporter::telemetry::{AttachError, Telemetry, monotonic_now};
+use restart_exporter::text;
 use restart_exporter::wire::{self, LogLine};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber, error, info, warn};
@@ -189,12 +190,13 @@ impl Fields {
     }
 }
 
-/// A logfmt value: quoted where a reader would else misread it.
+/// A logfmt value: quoted where a reader would else misread it. Within quotes the escapes are those of JSON, as readers of
+/// logfmt expect.
 struct Value<'a>(&'a str);
 
 impl fmt::Display for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '=' | '\\');
+        let plain = |c: char| !c.is_whitespace() && !text::is_unseen(c) && !matches!(c, '"' | '=' | '\\');
         if !self.0.is_empty() && self.0.chars().all(plain) {
             return f.write_str(self.0);
         }
@@ -203,7 +205,7 @@ impl fmt::Display for Value<'_> {
             match c {
                 '"' | '\\' => write!(f, "\\{c}")?,
                 '\n' => f.write_str("\\n")?,
-                c if c.is_control() => write!(f, "\\u{:04x}", u32::from(c))?,
+                c if text::is_unseen(c) => f.write_str(&text::json_escape(c))?,
                 c => f.write_char(c)?,
             }
         }
@@ -236,6 +238,8 @@ mod tests {
             ("two words", "\"two words\""),
             ("a=b", "\"a=b\""),
             ("say \"x\"\n\u{1b}[1m", "\"say \\\"x\\\"\\n\\u001b[1m\""),
+            ("a\u{202e}b\u{e0041}", "\"a\\u202eb\\udb40\\udc41\""),
+            ("日本", "日本"),
         ];
         for (value, expected) in table {
             assert_eq!(Value(value).to_string(), expected);

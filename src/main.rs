@@ -77,10 +77,10 @@ fn check_config(file: &Path) -> ExitCode {
             let number = counted(size.supervisors, "supervisor", "supervisors");
             let children = counted(size.children, "child", "children");
             // Whoever closed it knows from the exit status.
-            let _ = writeln!(std::io::stderr(), "{}: {number}, {children}, no errors", file.display());
+            cli::say(format_args!("{}: {number}, {children}, no errors", file.display()));
             for name in supervisors.iter().flat_map(|supervisor| supervisor.never_give_up(None)) {
                 let why = "its children's backoffs are too long to use up its restart budget";
-                let _ = writeln!(std::io::stderr(), "{}: {name} never gives up: {why}", file.display());
+                cli::say(format_args!("{}: {name} never gives up: {why}", file.display()));
             }
             ExitCode::SUCCESS
         }
@@ -215,26 +215,42 @@ enum Url {
     Socket(String),
 }
 
-/// Listens on the sockets that were passed, or else on the addresses of the flags.
+/// Listens on the sockets that were passed, and on the addresses of the flags. With sockets the default address is not one of
+/// them, nor is an address that a socket listens on.
 async fn listen_for_requests(exporter: &Exporter, args: &ServeArgs, passed: Vec<Passed>) -> Result<Vec<Url>, BoxError> {
     let (is_tls, _) = exporter.app().tls();
-    let mut urls = Vec::new();
+    let (mut urls, mut tcp, mut unix) = (Vec::new(), Vec::new(), Vec::new());
     for socket in passed {
         let listener = socket.listener()?;
         let address = listener.address()?;
         exporter.listen_on(listener)?;
         urls.push(match address.parse() {
-            Ok(address) => Url::Page(listen::page_url(address, is_tls)),
-            Err(_) => Url::Socket(address),
+            Ok(address) => {
+                tcp.push(address);
+                Url::Page(listen::page_url(address, is_tls))
+            }
+            Err(_) => {
+                unix.push(address.clone());
+                Url::Socket(address)
+            }
         });
     }
-    let addresses = if args.systemd_socket { &[][..] } else { &args.listen_addresses };
+    let addresses = if args.systemd_socket && !args.listen_is_given { &[][..] } else { &args.listen_addresses };
     for address in addresses {
         urls.push(match address {
             ListenAddress::Tcp(host) => {
-                let bound = host.listen(async |address| exporter.listen(address).await).await?;
+                let listen = async |address| match exporter.listen(address).await {
+                    Err(Error::Bind { error, .. })
+                        if error.kind() == ErrorKind::AddrInUse && listen::is_covered(address, &tcp) =>
+                    {
+                        Ok(address)
+                    }
+                    listens => listens,
+                };
+                let bound = host.listen(listen).await?;
                 Url::Page(host.page_url(bound, is_tls))
             }
+            ListenAddress::Unix(_) if unix.contains(&address.to_string()) => continue,
             ListenAddress::Unix(path) => {
                 exporter.listen_unix(path).await?;
                 Url::Socket(address.to_string())

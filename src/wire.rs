@@ -2,13 +2,16 @@
 //!
 //! Field names are part of the contract. An unknown value is `null`, never left out and never 0. A `timestamp` is in Unix
 //! milliseconds and has an RFC 3339 twin `time` where a person reads it. Words of closed sets (strategies, states, reason
-//! classes) are strings, so that a client can read a word that is newer than itself.
+//! classes) are strings, so that a client can read a word that is newer than itself. Names and reasons are what they are, but
+//! `error` is a sentence for people and has [nothing unseen](text::lines) in it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+
+use crate::text;
 
 /// A word of a closed set: borrowed when written, owned when read.
 pub type Word = Cow<'static, str>;
@@ -423,8 +426,14 @@ pub struct LogLine {
 pub const CONTENT_TYPE: &str = "application/json";
 
 /// A shape as JSON text. The shapes have no map with keys other than text, and nothing else can fail.
+///
+/// Strings are exact, whatever is in them, and the text is safe to show: what no reader sees is [escaped](text::json).
 pub fn json(shape: &impl Serialize) -> String {
-    serde_json::to_string(shape).unwrap_or_default()
+    let json = serde_json::to_string(shape).unwrap_or_default();
+    match text::json(&json) {
+        Cow::Borrowed(_) => json,
+        Cow::Owned(escaped) => escaped,
+    }
 }
 
 /// An answer of the API, as a client reads it.

@@ -1,24 +1,18 @@
-//! Connections to the exporter: TCP, TLS as curl's users expect it, Unix sockets.
+//! Connections to the exporter: TCP, TLS, Unix sockets; and why there is none, in sentences.
 
-use std::fmt::Display;
+use std::error;
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
 
 use restart_exporter::http::App;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
-use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::server::ParsedCertificate;
-use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio_rustls::rustls::pki_types::ServerName;
 
+use super::tls::{self, Tls};
 use super::url::Target;
 use super::{Failure, last_resort};
+use crate::cli::ClientArgs;
 
 /// A connection, whatever it runs over.
 pub(super) type Stream = Box<dyn Duplex>;
@@ -32,7 +26,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 pub(super) struct Connector(Way);
 
 enum Way {
-    To(Target, Option<TlsConnector>),
+    To(Target, Option<Tls>),
     /// To the application of this very program.
     Within(App),
 }
@@ -40,13 +34,22 @@ enum Way {
 // === impl Connector ===
 
 impl Connector {
-    /// Trusts the certificates of `ca_file` instead of the system's, or with `insecure` any.
-    pub(super) fn new(target: &Target, ca_file: Option<&Path>, insecure: bool) -> Result<Self, Failure> {
-        let tls = match target {
-            Target::Host { tls: true, .. } => Some(Arc::new(config(ca_file, insecure)?).into()),
-            Target::Host { .. } | Target::Unix(_) => None,
-        };
-        Ok(Self(Way::To(target.clone(), tls)))
+    /// Connects to where the flags say, with TLS as they say it.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if a file of a flag cannot be used, or if the flags speak of TLS and the address does not.
+    pub(super) fn new(args: &ClientArgs) -> Result<Self, Failure> {
+        let target = &args.url;
+        if let Target::Host { tls: true, .. } = target {
+            return Ok(Self(Way::To(target.clone(), Some(Tls::new(args)?))));
+        }
+        let of_tls = [("--cert", &args.cert), ("--key", &args.key), ("--ca-file", &args.ca_file)];
+        match of_tls.iter().find(|(_, file)| file.is_some()) {
+            Some((flag, _)) => Err(Failure::Usage(format!(
+                "{flag} is only for TLS, and {target} has none: use --url https://HOST:PORT"
+            ))),
+            None => Ok(Self(Way::To(target.clone(), None))),
+        }
     }
 
     /// Connects to this application, in this process.
@@ -65,94 +68,47 @@ impl Connector {
             Way::To(Target::Unix(path), _) => return Ok(Box::new(UnixStream::connect(path).await?)),
             Way::To(Target::Host { host, port, .. }, tls) => (host, *port, tls),
         };
+        let Some(tls) = tls else { return Ok(Box::new(TcpStream::connect((host.as_str(), port)).await?)) };
+        let name = ServerName::try_from(host.clone());
+        let name = name.map_err(|_| io::Error::other(format!("no certificate can be for the name {host:?}")))?;
         let stream = TcpStream::connect((host.as_str(), port)).await?;
-        let Some(tls) = tls else { return Ok(Box::new(stream)) };
-        let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
-        Ok(Box::new(tls.connect(name, stream).await?))
+        Ok(Box::new(TlsConnector::from(tls.config.clone()).connect(name, stream).await?))
     }
-}
 
-fn config(ca_file: Option<&Path>, insecure: bool) -> Result<ClientConfig, Failure> {
-    let usage = |error: &dyn Display| Failure::Usage(error.to_string());
-    let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| usage(&error))?;
-    let (roots, named) = roots(ca_file)?;
-    let usual = match insecure {
-        true => None,
-        false => {
-            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
-            Some(verifier.map_err(|error| usage(&format!("no certificate is trusted, see --ca-file: {error}")))?)
+    /// Why there was no connection or no answer, in words about the exporter, which is named before.
+    pub(super) fn fault(&self, error: &(dyn error::Error + 'static)) -> String {
+        let tls = match &self.0 {
+            Way::To(_, tls) => tls.as_ref(),
+            Way::Within(_) => None,
+        };
+        let (mut innermost, mut http) = (error, None);
+        loop {
+            http = http.or(innermost.downcast_ref::<hyper::Error>());
+            let Some(source) = innermost.source() else { break };
+            innermost = source;
         }
-    };
-    let verifier = Arc::new(Trust { usual, named, provider });
-    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
-}
-
-/// The authorities, and the certificates that were named.
-fn roots(ca_file: Option<&Path>) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), Failure> {
-    let mut roots = RootCertStore::empty();
-    let Some(file) = ca_file else {
-        // What cannot be read of the system's is missed when a certificate is not trusted, and said then.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return Ok((roots, Vec::new()));
-    };
-    let wrong = |reason: &dyn Display| Failure::Usage(format!("--ca-file {}: {reason}", file.display()));
-    let certificates = CertificateDer::pem_file_iter(file).map_err(|error| wrong(&error))?;
-    let named = certificates.collect::<Result<Vec<_>, _>>().map_err(|error| wrong(&error))?;
-    for certificate in &named {
-        roots.add(certificate.clone()).map_err(|error| wrong(&error))?;
-    }
-    if roots.is_empty() { Err(wrong(&"no certificate in it")) } else { Ok((roots, named)) }
-}
-
-/// Whom we believe.
-#[derive(Debug)]
-struct Trust {
-    /// None with `--insecure`: then whoever answers is believed, but what is signed must be signed.
-    usual: Option<Arc<WebPkiServerVerifier>>,
-    /// A certificate that was named is trusted itself, as curl's users expect it of one that signed itself; the usual rules
-    /// take such a one only for an authority.
-    named: Vec<CertificateDer<'static>>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Trust {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let Some(usual) = &self.usual else { return Ok(ServerCertVerified::assertion()) };
-        if self.named.contains(certificate) {
-            verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
-            return Ok(ServerCertVerified::assertion());
+        let io = innermost.downcast_ref::<io::Error>();
+        let of_tls = io.and_then(tls::within);
+        let is_broken = http.is_some_and(hyper::Error::is_incomplete_message) || io.is_some_and(is_broken);
+        if let Some(fault) = tls.filter(|_| of_tls.is_some() || is_broken).and_then(|tls| tls.fault(of_tls)) {
+            return fault;
         }
-        usual.verify_server_cert(certificate, intermediates, name, ocsp, now)
+        match io {
+            Some(error) if error.kind() == io::ErrorKind::NotFound => "there is no such socket".into(),
+            Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => "it closed the connection".into(),
+            _ if http.is_some_and(hyper::Error::is_incomplete_message) => {
+                "it closed the connection without an answer".into()
+            }
+            _ if http.is_some_and(hyper::Error::is_parse) && tls.is_none() => {
+                "what it answers is not HTTP; if it speaks TLS, use https:// in --url".into()
+            }
+            _ => innermost.to_string(),
+        }
     }
+}
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+/// Did the other side close the connection?
+fn is_broken(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }

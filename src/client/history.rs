@@ -6,7 +6,7 @@ use restart_exporter::wire::{Event, History, Supervisor};
 
 use super::explain::{WITHHELD, brief, decided, what};
 use super::http::Client;
-use super::screen::{Screen, named, plain};
+use super::screen::{Screen, named};
 use super::times::{clock, lasting};
 use super::{Failure, Found, shape};
 use crate::cli::HistoryArgs;
@@ -33,7 +33,7 @@ pub(super) async fn run(
     let mut history: History = shape(client, &answer)?;
     let since = args.since.map_or(0, |since| answer.now.saturating_sub(since.as_millis() as u64));
     if json && args.since.is_none() {
-        screen.line(&answer.data);
+        screen.json(&answer.data);
         return Ok(Found::Fine);
     }
     let told_by_exporter = history.events.len();
@@ -42,7 +42,7 @@ pub(super) async fn run(
     let wants_older = history.events.len() == told_by_exporter;
     let has_all_kept = told_by_exporter < args.limit as usize;
     if json {
-        screen.line(&restart_exporter::wire::json(&history));
+        screen.json(&restart_exporter::wire::json(&history));
         return Ok(Found::Fine);
     }
     let stories =
@@ -52,7 +52,7 @@ pub(super) async fn run(
         screen.line(&line(story, has_older));
     }
     if history.evicted > 0 && wants_older && has_all_kept {
-        let of = child.map_or_else(String::new, |_| format!(" of {}", plain(&history.supervisor)));
+        let of = child.map_or_else(String::new, |_| format!(" of {}", history.supervisor));
         let (one, many) = (format!("older event{of} is"), format!("older events{of} are"));
         screen.line(&format!("({} not kept)", counted(history.evicted, &one, &many)));
     }
@@ -64,7 +64,7 @@ pub(super) async fn run(
     }
     // Two nodes may have supervisors of this name.
     if let (None, Some(node)) = (&args.node, history.events.iter().find_map(|event| event.node.as_deref())) {
-        screen.line(&format!("(of {})", plain(&named(&history.supervisor, None, Some(node)))));
+        screen.line(&format!("(of {})", named(&history.supervisor, None, Some(node))));
     }
     Ok(Found::Fine)
 }
@@ -98,17 +98,17 @@ fn line(story: &Story<'_, Event>, has_older: bool) -> String {
     let Telling { event, restart } = story.newest;
     let mut line = clock(event.timestamp);
     if event.event_type == "mark" {
-        return format!("{line}  ▲ {}", plain(&what(event)));
+        return format!("{line}  ▲ {}", what(event));
     }
     if let Some(child) = &event.child_id {
-        line += &format!("  {}", plain(child));
+        line += &format!("  {child}");
     }
     if story.times > 1 {
         let least = if story.is_oldest && has_older { "≥" } else { "" };
         line += &format!("  {least}×{}", story.times);
     }
     let words = if event.last_output.is_some() && is_death(event) { brief(event) } else { what(event) };
-    line += &format!("  {}", plain(&words));
+    line += &format!("  {words}");
     if let Some(ms) = event.lifetime_ms {
         line += &format!(", ran {}", lasting(ms));
     }

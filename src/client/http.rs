@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +15,7 @@ use hyper::header::{ACCEPT, AUTHORIZATION, DATE, HOST, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use restart_exporter::event::unix_millis;
-use restart_exporter::http::{App, command};
+use restart_exporter::http::{App, HTTPS_ONLY, command};
 use restart_exporter::{telemetry, wire};
 use tokio::time::timeout;
 
@@ -82,7 +81,7 @@ impl fmt::Debug for Credentials {
 impl Client {
     /// Asks as the flags say. What `takes_time` is waited for without limit, unless they say otherwise.
     pub(super) fn new(args: &ClientArgs, takes_time: bool) -> Result<Self, Failure> {
-        let connector = Connector::new(&args.url, args.ca_file.as_deref(), args.insecure)?;
+        let connector = Connector::new(args)?;
         let authorization = args.user.as_ref().map(|user| authorization(user, args)).transpose()?;
         let (target, url_is_given) = (args.url.clone(), args.url_is_given);
         let timeout = args.timeout.unwrap_or(if takes_time { Duration::MAX } else { TIMEOUT });
@@ -145,8 +144,8 @@ impl Client {
         Failure::BadAnswer { target: self.target.to_string(), reason: reason.to_string() }
     }
 
-    pub(super) fn unreachable(&self, reason: impl fmt::Display) -> Failure {
-        Failure::Unreachable { target: self.target.to_string(), reason: reason.to_string() }
+    fn unreachable(&self, error: &(dyn std::error::Error + 'static)) -> Failure {
+        Failure::Unreachable { target: self.target.to_string(), reason: self.connector.fault(error) }
     }
 
     async fn whole(&self, method: Method, route: &str, query: &[(&str, &str)]) -> Result<Answer, Failure> {
@@ -180,9 +179,9 @@ impl Client {
         query: &[(&str, &str)],
         header: Option<(HeaderName, &str)>,
     ) -> Result<Response<Incoming>, Failure> {
-        let stream = self.connector.connect().await.map_err(|error| self.unreachable(root(&error)))?;
+        let stream = self.connector.connect().await.map_err(|error| self.unreachable(&error))?;
         let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.unreachable(root(&error)))?;
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.unreachable(&error))?;
         tokio::spawn(connection);
         let mut target = format!("{}{}", self.target.prefix(), path_of(route));
         if !query.is_empty() {
@@ -198,12 +197,12 @@ impl Client {
             request = request.header(name, value);
         }
         let request = request.body(Empty::<Bytes>::new()).map_err(|error| Failure::Usage(error.to_string()))?;
-        sender.send_request(request).await.map_err(|error| self.unreachable(root(&error)))
+        sender.send_request(request).await.map_err(|error| self.unreachable(&error))
     }
 
     async fn body(&self, body: Incoming) -> Result<String, Failure> {
         let bytes = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
-        let bytes = bytes.map_err(|error| self.unreachable(root(&*error)))?.to_bytes();
+        let bytes = bytes.map_err(|error| self.unreachable(&*error))?.to_bytes();
         String::from_utf8(bytes.into()).map_err(|_| self.bad_answer(&"no text"))
     }
 
@@ -216,6 +215,10 @@ impl Client {
             (StatusCode::UNAUTHORIZED, _) => {
                 Failure::Refused(format!("{} wants a user and the right password: --user", self.target))
             }
+            (StatusCode::BAD_REQUEST, _) if text.trim_end() == HTTPS_ONLY => Failure::Unreachable {
+                target: self.target.to_string(),
+                reason: "it speaks TLS: use https:// instead of http:// in --url".into(),
+            },
             (StatusCode::NOT_FOUND, _) => self.bad_answer(&"404: is there a restart_exporter, and not an older one?"),
             _ => self.bad_answer(&format!("{status} {}", text.lines().next().unwrap_or_default())),
         }
@@ -241,18 +244,6 @@ fn authorization(user: &Credentials, args: &ClientArgs) -> Result<HeaderValue, F
         HeaderValue::try_from(format!("Basic {word}")).map_err(|error| Failure::Usage(error.to_string()))?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// The innermost reason, which is the one a person can do something about.
-fn root(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    match innermost.downcast_ref::<io::Error>() {
-        Some(error) if error.kind() == io::ErrorKind::NotFound => "there is no such socket".into(),
-        _ => innermost.to_string(),
-    }
 }
 
 fn date<B>(response: &Response<B>) -> Option<SystemTime> {

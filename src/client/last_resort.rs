@@ -28,7 +28,7 @@ pub(crate) async fn explain_end(app: &App, top: &str, as_log: bool) {
     }
     .await;
     if let Err(failure) = explained {
-        complain(screen::plain(&failure.to_string()));
+        complain(failure);
     }
 }
 

@@ -14,6 +14,7 @@ mod screen;
 mod status;
 mod tail;
 mod times;
+mod tls;
 mod url;
 mod why;
 
@@ -79,7 +80,7 @@ pub(crate) fn run(ask: Ask, args: &ClientArgs) -> ExitCode {
 }
 
 fn failed(failure: &Failure) -> ExitCode {
-    complain(screen::plain(&failure.to_string()));
+    complain(failure);
     match failure {
         Failure::Undone(_) => ExitCode::from(1),
         _ => ExitCode::from(2),
@@ -107,10 +108,10 @@ async fn answer(ask: Ask, args: &ClientArgs) -> Result<Found, Failure> {
 async fn mark(client: &Client, screen: &mut Screen, json: bool, text: &str) -> Result<Found, Failure> {
     let answer = client.post("marks", &[("text", text)]).await?;
     if json {
-        screen.line(&answer.data);
+        screen.json(&answer.data);
     } else {
         let marked: wire::Marked = shape(client, &answer)?;
-        screen.line(&format!("{}  {}", times::clock(marked.timestamp), screen::plain(&marked.text)));
+        screen.line(&format!("{}  {}", times::clock(marked.timestamp), marked.text));
     }
     Ok(Found::Fine)
 }

@@ -1,9 +1,10 @@
 //! `restart`, `start`, `stop` and `reload`: what a running exporter is told to do.
 
+use restart_exporter::text;
 use restart_exporter::wire::{Plan, Reloaded, Started, Supervisor};
 
 use super::http::Client;
-use super::screen::{Screen, plain};
+use super::screen::Screen;
 use super::{Failure, Found, is_it, shape};
 use crate::cli::Order;
 
@@ -30,7 +31,7 @@ pub(super) async fn order(
     let query: Vec<_> = std::iter::once(("supervisor", supervisor.as_str())).chain(child_query).collect();
     let answer = client.post(order.route(), &query).await?;
     if json {
-        screen.line(&answer.data);
+        screen.json(&answer.data);
         return Ok(Found::Fine);
     }
     let name = child.map_or_else(|| supervisor.clone(), |child| format!("{supervisor}/{child}"));
@@ -42,7 +43,7 @@ pub(super) async fn order(
             child_pid.map_or_else(|| verb.to_owned(), |pid| format!("{verb} as {pid}"))
         }
     };
-    screen.line(&format!("{} {done}", plain(&name)));
+    screen.line(&format!("{name} {done}"));
     Ok(Found::Fine)
 }
 
@@ -77,7 +78,7 @@ pub(super) async fn reload(client: &Client, screen: &mut Screen, json: bool, dry
     if !json || dry_run {
         let answer = client.post("reload", &[("dry_run", "1")]).await?;
         if json {
-            screen.line(&answer.data);
+            screen.json(&answer.data);
             return Ok(Found::Fine);
         }
         show(screen, &shape(client, &answer)?);
@@ -87,7 +88,7 @@ pub(super) async fn reload(client: &Client, screen: &mut Screen, json: bool, dry
     }
     let answer = client.post("reload", &[]).await?;
     if json {
-        screen.line(&answer.data);
+        screen.json(&answer.data);
     } else {
         let Reloaded { added, removed, changed, updated, .. } = shape(client, &answer)?;
         let counts = [(added, "started"), (changed, "started again"), (removed, "stopped"), (updated, "updated")];
@@ -102,9 +103,11 @@ fn show(screen: &mut Screen, plan: &Plan) {
     if plan.steps.is_empty() {
         screen.line("nothing to do: what runs is what the file says");
     }
-    let width = plan.steps.iter().map(|step| plain(&step.name).chars().count()).max().unwrap_or(0);
+    let width = plan.steps.iter().map(|step| text::one_line(&step.name).chars().count()).max().unwrap_or(0);
     for step in &plan.steps {
-        screen.line(&format!("{:<6}  {:<width$}  {}", step.action, plain(&step.name), plain(&step.why)));
+        // Its width is that of what is shown.
+        let name = text::one_line(&step.name);
+        screen.line(&format!("{:<6}  {name:<width$}  {}", step.action, step.why));
     }
 }
 

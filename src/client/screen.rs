@@ -1,11 +1,13 @@
 //! What is written to standard output: safe on a terminal, coloured only there, quiet when nobody reads any more.
+//!
+//! All that the commands print goes through here, and is made safe here: no command has to think of it.
 
-use std::borrow::Cow;
 use std::future::pending;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 
 use restart_exporter::analytics::Health;
+use restart_exporter::text;
 use tokio::io::Interest;
 use tokio::net::unix::pipe::Sender;
 
@@ -27,6 +29,15 @@ enum Place {
     Errors,
     /// The log, a line each.
     Log,
+}
+
+/// A part of a line. Its text need not be safe.
+pub(super) enum Part {
+    Plain(String),
+    /// Stands out.
+    Bold(String),
+    /// In the colour of a word. The word stands there as well: colours never tell alone.
+    Painted(Health, String),
 }
 
 /// Columns that are as wide as they must be.
@@ -52,8 +63,34 @@ impl Screen {
         Self { place, colours: false, closed: false, broken: None }
     }
 
-    /// Writes a line. It must be safe already.
-    pub(super) fn line(&mut self, line: &str) {
+    /// Writes a text as one line.
+    pub(super) fn line(&mut self, text: &str) {
+        self.write(&text::one_line(text));
+    }
+
+    /// Writes JSON as it is, but for the escapes in its strings.
+    pub(super) fn json(&mut self, json: &str) {
+        self.write(&text::json(json));
+    }
+
+    /// Writes a line of several parts.
+    pub(super) fn parts(&mut self, parts: impl IntoIterator<Item = Part>) {
+        let line: String = parts.into_iter().map(|part| self.shown(&part)).collect();
+        self.write(&line);
+    }
+
+    /// A part with its colour, if there are colours. The codes of colours come from nowhere else.
+    fn shown(&self, part: &Part) -> String {
+        let (code, text) = match part {
+            Part::Plain(text) => return text::one_line(text).into_owned(),
+            Part::Bold(text) => ("1", text),
+            Part::Painted(health, text) => (colour(*health), text),
+        };
+        let text = text::one_line(text);
+        if self.colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.into_owned() }
+    }
+
+    fn write(&mut self, line: &str) {
         let mut stream: Box<dyn Write> = match self.place {
             Place::Output => Box::new(io::stdout().lock()),
             Place::Errors => Box::new(io::stderr().lock()),
@@ -79,24 +116,6 @@ impl Screen {
         self.closed
     }
 
-    /// A text in the colour of a word. The word stands there as well: colours never tell alone.
-    pub(super) fn painted(&self, health: Health, text: &str) -> String {
-        let code = match health {
-            Health::GaveUp | Health::Looping | Health::Failed => "31;1",
-            Health::Silent => "35",
-            Health::Starting | Health::Restarting | Health::Stopping => "33",
-            Health::Recovered => "36",
-            Health::Stopped => "2",
-            Health::Ok => "32",
-        };
-        if self.colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-    }
-
-    /// A text that stands out.
-    pub(super) fn bold(&self, text: &str) -> String {
-        if self.colours { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
-    }
-
     /// Writes a table; the first column is painted.
     pub(super) fn table(&mut self, table: &Table) {
         let columns = table.rows.iter().map(|(_, cells)| cells.len()).max().unwrap_or(0);
@@ -109,11 +128,23 @@ impl Screen {
             let line = padded.collect::<Vec<_>>().join("  ");
             let line = line.trim_end();
             let (first, rest) = line.split_at(cells.first().map_or(0, String::len));
-            self.line(&match health {
-                Some(health) => self.painted(*health, first) + rest,
-                None => self.bold(line),
-            });
+            match health {
+                Some(health) => self.parts([Part::Painted(*health, first.into()), Part::Plain(rest.into())]),
+                None => self.parts([Part::Bold(line.into())]),
+            }
         }
+    }
+}
+
+/// The code of a colour for terminals.
+fn colour(health: Health) -> &'static str {
+    match health {
+        Health::GaveUp | Health::Looping | Health::Failed => "31;1",
+        Health::Silent => "35",
+        Health::Starting | Health::Restarting | Health::Stopping => "33",
+        Health::Recovered => "36",
+        Health::Stopped => "2",
+        Health::Ok => "32",
     }
 }
 
@@ -135,7 +166,7 @@ impl Table {
         Self { rows: vec![(None, head.iter().map(|word| (*word).to_owned()).collect())] }
     }
 
-    /// Adds a row whose texts need not be safe, nor short.
+    /// Adds a row whose texts need not be short.
     pub(super) fn row(&mut self, health: Health, cells: impl IntoIterator<Item = String>) {
         self.rows.push((Some(health), cells.into_iter().map(|cell| short(&cell)).collect()));
     }
@@ -158,25 +189,8 @@ pub(super) fn health(word: &str) -> Health {
     Health::ALL.into_iter().find(|health| health.as_str() == word).unwrap_or(Health::Ok)
 }
 
-/// A text without anything that a terminal would obey or show in another order: control and bidirectional characters are
-/// written as escapes.
-pub(super) fn plain(text: &str) -> Cow<'_, str> {
-    let is_unsafe = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    if !text.contains(is_unsafe) {
-        return text.into();
-    }
-    let mut safe = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        if is_unsafe(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
-    }
-    safe.into()
-}
-
 fn short(text: &str) -> String {
-    let text = plain(text);
+    let text = text::one_line(text);
     match text.char_indices().nth(MAX_COLUMN) {
         Some(_) => text.chars().take(MAX_COLUMN - 1).chain(['…']).collect(),
         None => text.into_owned(),
@@ -190,9 +204,13 @@ mod tests {
     // A name or a line of stderr must not move the cursor, ring, hide or reorder what a person reads.
     #[test]
     fn what_a_terminal_would_obey_is_escaped() {
-        assert_eq!(plain("bind: address in use — 日本"), "bind: address in use — 日本");
-        assert_eq!(plain("\x1b[2Jgone\r\n\x07"), r"\u{1b}[2Jgone\r\n\u{7}");
-        assert_eq!(plain("a\u{202e}b\u{9b}c\u{2066}"), r"a\u{202e}b\u{9b}c\u{2066}");
+        let text = "\x1b[2Jgone\r\n\u{202e}";
+        for colours in [false, true] {
+            let screen = Screen { place: Place::Output, colours, closed: false, broken: None };
+            let (begin, end) = if colours { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+            assert_eq!(screen.shown(&Part::Plain(text.into())), r"\u{1b}[2Jgone\r\n\u{202e}");
+            assert_eq!(screen.shown(&Part::Bold(text.into())), [begin, r"\u{1b}[2Jgone\r\n\u{202e}", end].concat());
+        }
         assert_eq!(short(&"x".repeat(61)).chars().count(), MAX_COLUMN);
     }
 }

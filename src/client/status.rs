@@ -6,7 +6,7 @@ use restart_exporter::event::counted;
 use restart_exporter::wire::{self, Child, Stats, Supervisor};
 
 use super::http::Client;
-use super::screen::{self, Screen, Table, named};
+use super::screen::{self, Part, Screen, Table, named};
 use super::{Failure, Found, explain, shape, times};
 use crate::cli::complain;
 
@@ -29,8 +29,8 @@ pub(super) async fn run(
     }
     if json {
         match supervisor {
-            Some(_) => screen.line(&wire::json(&supervisors)),
-            None => screen.line(&answer.data),
+            Some(_) => screen.json(&wire::json(&supervisors)),
+            None => screen.json(&answer.data),
         }
     } else {
         show(screen, &supervisors, answer.now, all || supervisor.is_some());
@@ -43,10 +43,9 @@ pub(super) async fn run(
                     screen.line(&format!("({} {OTHER})", counted(beyond, one, many)));
                 }
                 // All that can be told apart was told.
-                Err(failure) => complain(format_args!(
-                    "it is not known whether any are beyond --series.max-supervisors: {}",
-                    screen::plain(&failure.to_string())
-                )),
+                Err(failure) => {
+                    complain(format_args!("it is not known whether any are beyond --series.max-supervisors: {failure}"))
+                }
             }
         }
     }
@@ -59,7 +58,7 @@ pub(super) async fn run(
     match client.not_ready().await? {
         Some(why) if supervisor.is_none() => {
             if !json {
-                why.lines().for_each(|line| screen.line(&screen::plain(line)));
+                why.lines().for_each(|line| screen.line(line));
             }
             Ok(Found::Trouble)
         }
@@ -110,7 +109,7 @@ fn show(screen: &mut Screen, supervisors: &[Supervisor], now: u64, all: bool) {
     }
     // Within a word the order is that of the supervisors and their children.
     rows.sort_by_key(|(health, _)| *health);
-    screen.line(&summary(screen, supervisors));
+    screen.parts(summary(supervisors));
     let mut table = Table::with_head(&HEAD);
     rows.into_iter().for_each(|(health, cells)| table.row(health, cells));
     screen.table(&table);
@@ -126,16 +125,15 @@ fn is_told_itself(supervisor: &Supervisor) -> bool {
 }
 
 /// `1 looping, 2 recovered, 14 ok`, of children; supervisors that are told themselves count as well.
-fn summary(screen: &Screen, supervisors: &[Supervisor]) -> String {
+fn summary(supervisors: &[Supervisor]) -> impl Iterator<Item = Part> {
     let children = supervisors.iter().flat_map(|one| &one.children).map(|child| screen::health(&child.health));
     let themselves = supervisors.iter().filter(|one| is_told_itself(one)).map(|one| screen::health(&one.health));
     let all: Vec<_> = children.chain(themselves).collect();
-    let parts = Health::ALL.into_iter().filter_map(|health| {
-        let count = all.iter().filter(|one| **one == health).count();
-        let word = screen::word(health).to_lowercase();
-        (count > 0).then(|| screen.painted(health, &format!("{count} {word}")))
-    });
-    parts.collect::<Vec<_>>().join(", ")
+    let counts = Health::ALL.into_iter().map(move |health| (health, all.iter().filter(|one| **one == health).count()));
+    counts.filter(|(_, count)| *count > 0).enumerate().flat_map(|(place, (health, count))| {
+        let comma = Part::Plain(if place == 0 { "" } else { ", " }.into());
+        [comma, Part::Painted(health, format!("{count} {}", screen::word(health).to_lowercase()))]
+    })
 }
 
 fn row(supervisor: &Supervisor, child: &Child, now: u64) -> [String; 7] {

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::events::{Message, Reader};
 use super::explain::{WITHHELD, brief, decided, what};
 use super::http::Client;
-use super::screen::{Screen, named, plain, unread};
+use super::screen::{Screen, named, unread};
 use super::times::{clock, lasting};
 use super::{Failure, Found};
 use crate::cli::complain;
@@ -117,7 +117,7 @@ fn show(
                 if event.last_output_withheld && !json && !std::mem::replace(warned, true) {
                     complain(WITHHELD);
                 }
-                screen.line(&if json { message.data.clone() } else { line(&event) });
+                if json { screen.json(&message.data) } else { screen.line(&line(&event)) }
             }
         }
     }
@@ -127,13 +127,13 @@ fn show(
 fn line(event: &Event) -> String {
     let mut line = clock(event.timestamp);
     if event.event_type == "mark" {
-        return format!("{line}  ▲ {}", plain(&what(event)));
+        return format!("{line}  ▲ {}", what(event));
     }
     let supervisor = event.supervisor_name.as_deref().unwrap_or_default();
     line += "  ";
-    line += &plain(&named(supervisor, event.child_id.as_deref(), event.node.as_deref()));
+    line += &named(supervisor, event.child_id.as_deref(), event.node.as_deref());
     let words = if event.last_output.is_some() { brief(event) } else { what(event) };
-    line += &format!("  {}", plain(&words));
+    line += &format!("  {words}");
     if event.shutdown == Some(true) {
         line += ", as ordered";
     }

@@ -6,7 +6,7 @@ use restart_exporter::wire::{Cause, Causes, Child, Event, History, Supervisor};
 
 use super::explain::{WITHHELD, decided, progress, says, unheard, what};
 use super::http::Client;
-use super::screen::{self, Screen, named, plain};
+use super::screen::{self, Part, Screen, named};
 use super::times::{ago, clock, lasting, short_clock};
 use super::{Failure, Found, is_it, shape};
 
@@ -47,7 +47,7 @@ pub(super) async fn run(
     let query = [&of[..], &[("child", subject.label.as_str())]].concat();
     let causes = client.get("causes", &query).await?;
     if json {
-        screen.line(&causes.data);
+        screen.json(&causes.data);
         return Ok(Found::Fine);
     }
     let causes: Causes = shape(client, &causes)?;
@@ -153,16 +153,14 @@ fn headline(screen: &mut Screen, subject: &Subject<'_>, now: u64) {
             0 => "no run is left".into(),
             count => format!("is what {} in common", counted(count, "child has", "children have")),
         };
-        let line = format!("{}  {left}", screen.bold(&plain(&name)));
-        return screen.line(&line);
+        return screen.parts([Part::Bold(name), Part::Plain(format!("  {left}"))]);
     };
     let health = screen::health(&child.health);
-    let line = format!("{}  {}", screen.bold(&plain(&name)), screen.painted(health, &screen::word(health)));
-    screen.line(&match &child.looping {
+    let how = match &child.looping {
         Some(looping) => {
             let share = (100 * looping.up_ms).checked_div(looping.lasting_ms).unwrap_or(0);
             format!(
-                "{line}  since {} ({}), {}, up {share}% of that time",
+                "since {} ({}), {}, up {share}% of that time",
                 short_clock(looping.since, now),
                 lasting(looping.lasting_ms),
                 counted(looping.deaths, "death", "deaths")
@@ -170,14 +168,20 @@ fn headline(screen: &mut Screen, subject: &Subject<'_>, now: u64) {
         }
         None => {
             let hour = counted(child.deaths_hour, "death", "deaths");
-            format!("{line}  {hour} in the last hour, {} in the last day", child.deaths_day)
+            format!("{hour} in the last hour, {} in the last day", child.deaths_day)
         }
-    });
+    };
+    screen.parts(titled(name, health).into_iter().chain([Part::Plain(format!("  {how}"))]));
+}
+
+/// A name, and how it is doing in one word.
+fn titled(name: String, health: Health) -> [Part; 3] {
+    [Part::Bold(name), Part::Plain("  ".into()), Part::Painted(health, screen::word(health))]
 }
 
 fn state(screen: &mut Screen, subject: &Subject<'_>, all: &[Supervisor], now: u64) {
     let supervisor = subject.supervisor;
-    let name = plain(&supervisor.name);
+    let name = &supervisor.name;
     if let (true, Some(left), Some(max), Some(seconds)) =
         (supervisor.up, supervisor.restarts_left, supervisor.max_restarts, supervisor.max_seconds)
     {
@@ -191,7 +195,7 @@ fn state(screen: &mut Screen, subject: &Subject<'_>, all: &[Supervisor], now: u6
     let next = match (subject.child, unheard(supervisor, now)) {
         _ if !supervisor.up => match (&supervisor.parent, decides(supervisor, all)) {
             (_, Some(above)) => {
-                format!("{name} is down; what becomes of it is for {} above to decide", plain(above))
+                format!("{name} is down; what becomes of it is for {above} above to decide")
             }
             _ if supervisor.node.is_some() => format!("{name} is down until its node starts it"),
             (Some(_), None) => {
@@ -200,7 +204,7 @@ fn state(screen: &mut Screen, subject: &Subject<'_>, all: &[Supervisor], now: u6
             (None, None) => format!("{name} is down until an operator starts it"),
         },
         (_, Some(unheard)) => format!("nobody knows: {unheard}"),
-        (Some(child), None) if child.progress.is_some() => plain(&progress(child).unwrap_or_default()).into_owned(),
+        (Some(child), None) if child.progress.is_some() => progress(child).unwrap_or_default(),
         (Some(Child { next_try_ms: Some(ms), .. }), None) => format!("tried again in {}", lasting(*ms)),
         (Some(Child { uptime_ms: Some(ms), .. }), None) => format!("nothing: it runs, for {} now", lasting(*ms)),
         (Some(child), None) if child.state == "restarting" => "is being started again".into(),
@@ -211,7 +215,7 @@ fn state(screen: &mut Screen, subject: &Subject<'_>, all: &[Supervisor], now: u6
     if !supervisor.up
         && let Some(end) = &supervisor.last_end
     {
-        screen.line(&format!("  supervisor   {}", plain(&what(end))));
+        screen.line(&format!("  supervisor   {}", what(end)));
     }
 }
 
@@ -257,16 +261,16 @@ fn show_causes(screen: &mut Screen, causes: &[Cause], label: Option<&str>, now: 
     let first = match label {
         _ if causes.is_empty() => return screen.line("  why          nothing died"),
         Some(label) => {
-            screen.line(&format!("  why          of all {} together:", plain(label)));
+            screen.line(&format!("  why          of all {label} together:"));
             ""
         }
         None => "why",
     };
     for (cause, label) in causes.iter().zip(std::iter::once(first).chain(std::iter::repeat(""))).take(LISTED) {
         let sample = &cause.sample;
-        screen.line(&format!("  {label:<11}{:>4}× {}", cause.count, plain(&what(sample))));
+        screen.line(&format!("  {label:<11}{:>4}× {}", cause.count, what(sample)));
         if let Some(line) = says(sample) {
-            screen.line(&format!("                  {}", plain(line.trim())));
+            screen.line(&format!("                  {}", line.trim()));
         }
         let ran = sample.lifetime_ms.map(|ms| format!(", the last after {}", lasting(ms))).unwrap_or_default();
         let (first, last) = (short_clock(cause.first, now), short_clock(cause.last, now));
@@ -308,7 +312,7 @@ fn last_words(screen: &mut Screen, event: Option<&Event>, now: u64) {
     let ran = event.lifetime_ms.map(|ms| format!(" after {}", lasting(ms))).unwrap_or_default();
     screen.line(&format!("  last words of the run that died {}{ran}", ago(event.timestamp, now)));
     for line in lines {
-        screen.line(&format!("    {}", plain(line)));
+        screen.line(&format!("    {line}"));
     }
 }
 
@@ -334,7 +338,7 @@ async fn others(client: &Client, screen: &mut Screen, subject: &Subject<'_>, rea
         let more = names.len().saturating_sub(LISTED);
         let more = if more > 0 { format!(" and {}", counted(more, "other", "others")) } else { String::new() };
         let line = names[..names.len().min(LISTED)].join(", ");
-        screen.line(&format!("  same cause   {}{more}", plain(&line)));
+        screen.line(&format!("  same cause   {line}{more}"));
     }
     Ok(())
 }
@@ -352,7 +356,7 @@ fn show_marks(screen: &mut Screen, marks: &[Event], causes: &[Cause], subject: &
             Some(before) => format!("{} before it began", lasting(before)),
             None => format!("{} after it began", lasting(mark.timestamp - began)),
         };
-        let text = plain(mark.text.as_deref().unwrap_or_default()).into_owned();
+        let text = mark.text.as_deref().unwrap_or_default();
         screen.line(&format!("  mark         {} {text} ({when})", short_clock(mark.timestamp, now)));
     }
 }
@@ -368,13 +372,12 @@ async fn of_supervisor(
 ) -> Result<Found, Failure> {
     let causes = client.get("causes", &of(supervisor)).await?;
     if json {
-        screen.line(&causes.data);
+        screen.json(&causes.data);
         return Ok(Found::Fine);
     }
     let causes: Causes = shape(client, &causes)?;
     let health = screen::health(&supervisor.health);
-    let name = screen.bold(&plain(&named(&supervisor.name, None, supervisor.node.as_deref())));
-    screen.line(&format!("{name}  {}", screen.painted(health, &screen::word(health))));
+    screen.parts(titled(named(&supervisor.name, None, supervisor.node.as_deref()), health));
     let nobody = Subject { supervisor, id: String::new(), label: String::new(), child: None };
     if supervisor.up {
         screen.line(&format!("  budget       {}", super::status::budget(supervisor)));
@@ -382,7 +385,7 @@ async fn of_supervisor(
         state(screen, &nobody, all, now);
     }
     if let Some(end) = supervisor.last_end.as_ref().filter(|_| supervisor.up) {
-        screen.line(&format!("  before       {}, {}", plain(&what(end)), clock(end.timestamp)));
+        screen.line(&format!("  before       {}, {}", what(end), clock(end.timestamp)));
     }
     show_causes(screen, &causes.causes, None, now);
     if causes.causes.iter().any(|cause| cause.sample.last_output_withheld) {

@@ -15,6 +15,7 @@ use crate::supervisor::{
     Backoff, ChildSpec, Credentials, LastOutputLimits, Probing, Program, Readiness, SpecError, StartErrorPolicy,
     Supervisor,
 };
+use crate::text;
 
 /// What is wrong, at which bytes of the file, under which key.
 pub(super) struct Fault {
@@ -33,6 +34,7 @@ pub(super) fn supervisors(tables: Vec<SupervisorTable>) -> Result<Vec<Supervisor
     let mut parents = Vec::with_capacity(tables.len());
     for (index, table) in tables.iter().enumerate() {
         let name = table.name.get_ref();
+        check_seen(&table.name, || format!("supervisor[{index}].name"))?;
         if names.insert(name.clone(), index).is_some() {
             let message = format!("another supervisor is named {name:?}");
             return Err(fault(&table.name, format!("supervisor[{index}].name"), message));
@@ -84,6 +86,18 @@ pub(super) fn supervisors(tables: Vec<SupervisorTable>) -> Result<Vec<Supervisor
     Ok(tops.into_iter().map(|(_, supervisor)| supervisor).collect())
 }
 
+/// A name is read by people and typed by them, so it has nothing in it that they cannot see.
+fn check_seen(name: &Spanned<String>, key: impl Fn() -> String) -> Result<(), Fault> {
+    match name.get_ref().chars().find(|character| text::is_unseen(*character)) {
+        Some(unseen) => {
+            let message =
+                format!("U+{:04X} in the name is invisible or a control character: leave it out", u32::from(unseen));
+            Err(fault(name, key(), message))
+        }
+        None => Ok(()),
+    }
+}
+
 fn check_cycles(tables: &[SupervisorTable], parents: &[Option<usize>]) -> Result<(), Fault> {
     for (index, table) in tables.iter().enumerate() {
         let mut above = parents[index];
@@ -122,6 +136,7 @@ fn supervisor(index: usize, table: SupervisorTable) -> Result<Supervisor, Fault>
     supervisor.check().map_err(|error| fault(&name, format!("supervisor[{index}].name"), error.to_string()))?;
     for (number, child) in table.child.into_iter().enumerate() {
         let key = format!("supervisor[{index}].child[{number}]");
+        check_seen(&child.id, || format!("{key}.id"))?;
         let (id, significant) = (child.id.span(), child.significant.as_ref().map(Spanned::span));
         supervisor = supervisor.child(spec(&key, child)?);
         supervisor.check().map_err(|error| {

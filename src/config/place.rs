@@ -3,6 +3,7 @@
 use toml::{Table, Value};
 
 use crate::supervisor::MAX_ID_BYTES;
+use crate::text;
 
 /// The path of a key by index, such as `supervisor[0].child[1].backoff.max`, with names instead: `payments/api: backoff.max: `.
 /// The index stays where there is no name. Empty if the path is.
@@ -39,7 +40,7 @@ fn list(value: Option<&Value>) -> &[Value] {
 
 /// The text under a key, if it can be shown as a name.
 fn name<'a>(table: &'a Value, key: &str) -> Option<&'a str> {
-    let is_shown = |name: &&str| (1..=MAX_ID_BYTES).contains(&name.len()) && !name.contains(char::is_control);
+    let is_shown = |name: &&str| (1..=MAX_ID_BYTES).contains(&name.len()) && !name.contains(text::is_unseen);
     table.get(key)?.as_str().filter(is_shown)
 }
 

@@ -1,5 +1,7 @@
 //! What can be typed to learn more: commands of the program, as a shell takes them. Pure.
 
+use crate::text;
+
 /// `restart_exporter VERB …` about a supervisor or child of this name, whatever characters are in it.
 ///
 /// `url` is where the exporter is reached, none if that is where the program looks by itself; `node` the Erlang node of the
@@ -13,12 +15,13 @@ pub fn command(verb: &str, url: Option<&str>, node: Option<&str>, name: &str) ->
     format!("restart_exporter {verb}{}{}{end} {}", option("--url", url), option("--node", node), shell_word(name))
 }
 
-/// A word of a command, quoted if a shell would not take it as it is.
+/// A word of a command, quoted if a shell would not take it as it is. What is not seen cannot be typed or copied, so it is
+/// written as bytes.
 fn shell_word(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+,".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {
         word.to_owned()
-    } else if !word.contains(is_unseen) {
+    } else if !word.contains(text::is_unseen) {
         format!("'{}'", word.replace('\'', r"'\''"))
     } else {
         format!("$'{}'", word.chars().map(visible).collect::<String>())
@@ -29,16 +32,11 @@ fn shell_word(word: &str) -> String {
 fn visible(character: char) -> String {
     match character {
         '\'' | '\\' => format!("\\{character}"),
-        unseen if is_unseen(unseen) => {
+        unseen if text::is_unseen(unseen) => {
             unseen.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("\\x{byte:02x}")).collect()
         }
         other => other.into(),
     }
-}
-
-/// Control characters, line ends among them, directions, and what has no width: nobody can type or copy them.
-fn is_unseen(character: char) -> bool {
-    character.is_control() || super::page::is_unseen(character)
 }
 
 #[cfg(test)]

@@ -49,7 +49,10 @@ mod scrape;
 mod shapes;
 mod streams;
 
-pub use access::{Access, HANDSHAKE_TIMEOUT, MAX_WEB_CONFIG_BYTES, Peer, Viewer, WebConfigError};
+pub use access::{
+    Access, HANDSHAKE_TIMEOUT, HTTPS_ONLY, MAX_WEB_CONFIG_BYTES, Peer, Viewer, WebConfigError, certificate_fault,
+    is_self_signed,
+};
 pub use commands::command;
 pub use listener::{Listener, SocketFile, bind_unix};
 pub use live::{HEARTBEAT, LIVE_BYTES, LiveStream, MAX_VIEWERS};

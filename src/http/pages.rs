@@ -10,6 +10,7 @@ use super::respond::{self, Reply};
 use super::router::Query;
 use crate::analytics::{ChildView, Health, SupervisorView};
 use crate::control::{Top, TopState};
+use crate::text;
 
 /// Things in trouble that are named; the rest are counted.
 const MAX_NAMED: usize = 20;
@@ -32,19 +33,20 @@ pub(super) fn ready(app: &App, _: &Query) -> Reply {
     let is_unseen =
         |top: &&Top| !views.iter().any(|view| view.supervisor.supervisor == top.name && view.supervisor.node.is_none());
     troubles.extend(tops.iter().filter(is_unseen).filter_map(|top| match &top.state {
-        TopState::Failed(why) => Some(line(&format!("{} {}: {why}", top.name, said(Health::Failed)))),
+        TopState::Failed(why) => Some(format!("{} {}: {why}", top.name, said(Health::Failed))),
         _ => None,
     }));
     if troubles.is_empty() {
         // One that has just begun may not have said anything yet, or nothing of its children.
         let starting = tops.iter().filter(|top| top.state == TopState::Starting);
-        troubles.extend(starting.map(|top| line(&format!("{} {}", top.name, said(Health::Starting)))));
+        troubles.extend(starting.map(|top| format!("{} {}", top.name, said(Health::Starting))));
     }
     if troubles.is_empty() {
         return respond::text(StatusCode::OK, "restart_exporter is ready.");
     }
     let mut lines = vec!["restart_exporter is not ready:".to_owned()];
-    lines.extend(troubles.iter().take(MAX_NAMED).cloned());
+    // One line each, whatever a name or a reason has in it.
+    lines.extend(troubles.iter().take(MAX_NAMED).map(|trouble| text::one_line(trouble).into_owned()));
     if troubles.len() > MAX_NAMED {
         lines.push(format!("and {} more", troubles.len() - MAX_NAMED));
     }
@@ -57,7 +59,7 @@ fn troubles(view: &SupervisorView) -> Vec<String> {
     if view.health.is_trouble() && (!view.up || view.health == Health::Silent) {
         let why = view.last_end.as_ref().and_then(|end| end.event.supervisor_exit()).and_then(|exit| exit.detail());
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
-        return vec![line(&format!("{name} {}{why}", said(view.health)))];
+        return vec![format!("{name} {}{why}", said(view.health))];
     }
     let of_child = |child: &ChildView| {
         let doing = child.progress.as_ref().and_then(|progress| {
@@ -65,7 +67,7 @@ fn troubles(view: &SupervisorView) -> Vec<String> {
             let elapsed = seconds(progress.elapsed);
             progress.waits_for.as_ref().map(|what| format!(": waiting for {what}, {elapsed}{limit}"))
         });
-        line(&format!("{name}/{} {}{}", child.child.id, said(child.health), doing.unwrap_or_default()))
+        format!("{name}/{} {}{}", child.child.id, said(child.health), doing.unwrap_or_default())
     };
     view.children.iter().filter(|child| child.health.is_trouble()).map(of_child).collect()
 }
@@ -81,11 +83,6 @@ fn said(health: Health) -> &'static str {
         Health::Stopping => "is stopping",
         Health::Recovered | Health::Stopped | Health::Ok => "is fine",
     }
-}
-
-/// One line, whatever a name or a reason has in it.
-fn line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn seconds(duration: Duration) -> String {

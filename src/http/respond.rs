@@ -13,6 +13,7 @@ use super::live::LiveStream;
 use super::scrape::{BodyError, Scrape};
 use crate::metrics::PIECE_BYTES;
 use crate::telemetry::now;
+use crate::text;
 use crate::wire::{self, Envelope};
 
 /// What the server sends: bytes that are there, or what is made while it is sent.
@@ -67,9 +68,9 @@ pub(super) fn full(status: StatusCode, content_type: &'static str, body: impl In
     reply
 }
 
-/// Text of one line or several.
-pub(super) fn text(status: StatusCode, line: &str) -> Reply {
-    full(status, "text/plain; charset=utf-8", format!("{line}\n"))
+/// Text of one line or several, safe for a terminal.
+pub(super) fn text(status: StatusCode, lines: &str) -> Reply {
+    full(status, "text/plain; charset=utf-8", format!("{}\n", text::lines(lines)))
 }
 
 /// `{"status":"success","now":…,"data":…}`
@@ -81,7 +82,7 @@ fn success_at(now: u64, data: impl Serialize) -> Reply {
     full(StatusCode::OK, wire::CONTENT_TYPE, wire::json(&Envelope::Success { now, data }))
 }
 
-/// `{"status":"error","now":…,"errorType":…,"error":…}`
+/// `{"status":"error","now":…,"errorType":…,"error":…}`. The message is for people: the page and the commands show it.
 pub(super) fn error(status: StatusCode, error_type: &'static str, message: String) -> Reply {
     error_at(now().unix_millis(), status, error_type, message, None::<()>)
 }
@@ -98,6 +99,7 @@ fn error_at(
     error: String,
     data: Option<impl Serialize>,
 ) -> Reply {
+    let error = text::lines(&error).into_owned();
     let envelope = Envelope::Error { now, error_type: error_type.into(), error, data };
     full(status, wire::CONTENT_TYPE, wire::json(&envelope))
 }

@@ -9,18 +9,19 @@ use restart_exporter::metrics::FAMILIES;
 
 /// Who may import whom. Everything else of the library is forbidden to a module.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("text", &[]),
     ("event", &[]),
     ("telemetry", &["event"]),
-    ("wire", &["event"]),
+    ("wire", &["event", "text"]),
     ("intensity", &[]),
     ("resources", &[]),
-    ("supervisor", &["telemetry", "event", "intensity", "resources"]),
+    ("supervisor", &["telemetry", "event", "intensity", "resources", "text"]),
     ("beam", &["telemetry", "event", "intensity", "resources"]),
     ("analytics", &["telemetry", "event"]),
-    ("metrics", &["analytics", "telemetry", "event", "resources"]),
+    ("metrics", &["analytics", "telemetry", "event", "resources", "text"]),
     ("control", &["supervisor", "analytics", "telemetry", "event"]),
-    ("config", &["supervisor"]),
-    ("http", &["control", "metrics", "analytics", "wire", "telemetry", "event", "resources"]),
+    ("config", &["supervisor", "text"]),
+    ("http", &["control", "metrics", "analytics", "wire", "telemetry", "event", "resources", "text"]),
     (
         "exporter",
         &[
@@ -44,6 +45,7 @@ const BINARY: &[&str] = &["main", "cli", "client", "demo", "listen", "logging", 
 
 /// Modules that decide and keep, and get the time told.
 const PURE: &[&str] = &[
+    "src/text.rs",
     "src/supervisor/strategy.rs",
     "src/intensity.rs",
     "src/supervisor/decision.rs",
@@ -62,6 +64,7 @@ const PURE: &[&str] = &[
     "src/analytics/stats.rs",
     "src/analytics/stories.rs",
     "src/analytics/ring.rs",
+    "src/http/access/faults.rs",
     "src/http/access/rate.rs",
     "src/http/access/turns.rs",
     "src/http/access/host.rs",

@@ -25,6 +25,7 @@ mod live;
 mod nodes;
 mod operator;
 mod otp_suite;
+mod outside;
 mod processes;
 mod prometheus;
 mod reload;

@@ -19,6 +19,7 @@ use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
+use super::faults::is_self_signed;
 use super::file::{Fault, Place, none_of};
 
 /// The words of `client_auth_type`. `RequireClientCert` is an older name.
@@ -143,7 +144,13 @@ impl ClientCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         if let Some(authority) = &self.authority {
-            authority.verify_client_cert(certificate, intermediates, now)?;
+            authority.verify_client_cert(certificate, intermediates, now).map_err(|error| match error {
+                // rustls has no alert for it, and this one tells the client what is wrong.
+                Error::InvalidCertificate(CertificateError::Other(_)) if is_self_signed(certificate) => {
+                    CertificateError::UnknownIssuer.into()
+                }
+                other => other,
+            })?;
         }
         if let Some(allowed) = &self.allowed_sans {
             let names = names(certificate).ok_or(CertificateError::BadEncoding)?;

@@ -6,6 +6,7 @@
 //! it had, because half of a file may be all that somebody has written so far.
 
 mod client_cert;
+mod faults;
 mod file;
 mod guard;
 mod host;
@@ -35,6 +36,7 @@ use guard::{Asks, Guard};
 use turns::Origin;
 use viewer::Proof;
 
+pub use faults::{certificate_fault, is_self_signed};
 pub use file::{MAX_WEB_CONFIG_BYTES, WebConfigError};
 pub(super) use host::is_address;
 pub(super) use viewer::Ends;
@@ -43,8 +45,8 @@ pub use viewer::{Peer, Viewer};
 /// Longest time that a TLS handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What who speaks without TLS is told where TLS is spoken, as Go's server says it.
-const HTTPS_ONLY: &str = "Client sent an HTTP request to an HTTPS server.";
+/// The answer to a request without TLS where TLS is spoken, with status 400, as Go's server gives it.
+pub const HTTPS_ONLY: &str = "Client sent an HTTP request to an HTTPS server.";
 
 /// The door of a listener: open, or guarded by a web config file. Clones share what they remember.
 #[derive(Clone, Default)]
@@ -124,11 +126,11 @@ impl Access {
                 let channel = Channel { is_tls: true, certified, ..plain };
                 return Some(Entered { stream: Connection::Tls(Box::new(stream)), h2, channel });
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("it took more than {HANDSHAKE_TIMEOUT:?}"),
+            Ok(Err(error)) => faults::refusal(&error),
+            Err(_) => format!("it took more than {HANDSHAKE_TIMEOUT:?}").into(),
         };
         metrics.limit_reached(Limit::HttpTlsHandshake);
-        tracing::debug!(err = refused, "TLS handshake refused");
+        tracing::debug!(err = &*refused, "TLS handshake refused");
         None
     }
 
@@ -178,7 +180,7 @@ async fn handshake(mut stream: Connection, config: Arc<ServerConfig>) -> std::io
         );
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await?;
-        return Err(std::io::Error::other("plain HTTP"));
+        return Err(std::io::Error::other("the client speaks plain HTTP"));
     }
     TlsAcceptor::from(config).accept(stream).await
 }

@@ -9,7 +9,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::NoServerSessionStorage;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
+use tokio_rustls::rustls::{Error, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 
 use super::client_cert::{ClientCertificates, verifier};
 use super::file::{Fault, Place, TlsTable, none_of, read_small};
@@ -143,9 +143,11 @@ impl TlsRules {
             Ok(None) => builder.with_no_client_auth(),
             Err(error) => return Err(self.client_ca.as_ref().map_or(self.place, |ca| ca.place).fault(error)),
         };
-        let mut config = builder
-            .with_single_cert(chain, private)
-            .map_err(|error| key.fault(format!("certificate and key do not go together: {error}")))?;
+        let mut config = builder.with_single_cert(chain, private).map_err(|error| match error {
+            Error::InvalidCertificate(_) => cert.fault("the certificate in it cannot be read"),
+            Error::InconsistentKeys(_) => key.fault("certificate and key do not go together"),
+            _ => key.fault("a private key of this kind is not supported; RSA, ECDSA and Ed25519 are"),
+        })?;
         config.ignore_client_order = self.prefer_server_order;
         config.alpn_protocols = if http2 { vec![H2.into(), b"http/1.1".into()] } else { vec![b"http/1.1".into()] };
         // Each connection is judged anew: a session that is resumed would bring an old judgement along.
@@ -166,7 +168,7 @@ fn certificates(pem: &[u8], place: Place) -> Result<Vec<CertificateDer<'static>>
 fn roots(pem: &[u8], place: Place) -> Result<Arc<RootCertStore>, Fault> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem, place)? {
-        roots.add(certificate).map_err(|error| place.fault(format!("no certificate of an authority: {error}")))?;
+        roots.add(certificate).map_err(|_| place.fault("a certificate in it cannot be read"))?;
     }
     Ok(Arc::new(roots))
 }

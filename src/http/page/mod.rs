@@ -26,7 +26,6 @@ use lead::Lead;
 pub(super) use snapshot::Snapshots;
 use snapshot::{Node, Snapshot, is_trouble};
 pub(crate) use text::Visible;
-pub(super) use text::is_unseen;
 use text::{clock, line};
 use view::{Group, Link, Run, Said, Scene, Words, href, supervisor_link};
 

@@ -4,13 +4,13 @@ use std::fmt::{self, Write};
 
 use askama::filters::Escaper;
 
-use crate::wire;
+use crate::{text, wire};
 
 /// Longest text in a line of the page, in characters; what is longer is cut with an ellipsis.
 const MAX_TEXT: usize = 300;
 
-/// The escaper of all templates: every text shows as the text it is. Beside the characters of HTML it takes those that no
-/// reader can see or that turn the order of others around, and shows them as escapes.
+/// The escaper of all templates: every text shows as the text it is. Beside the characters of HTML, those that no reader sees
+/// are written out, except line ends and tabs, which are space in HTML.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Visible;
 
@@ -38,21 +38,17 @@ impl Visible {
             '&' => dest.write_str("&amp;"),
             '"' => dest.write_str("&quot;"),
             '\'' => dest.write_str("&#39;"),
-            other => write!(dest, "{}", other.escape_unicode()),
+            unseen => write!(dest, "{}", unseen.escape_default()),
         }
     }
 }
 
 fn is_special(character: char) -> bool {
-    matches!(character, '<' | '>' | '&' | '"' | '\'') || is_unseen(character)
-}
-
-/// Control characters (but for line ends and tabs), directions, and what has no width.
-pub(in crate::http) fn is_unseen(character: char) -> bool {
-    matches!(character,
-        '\0'..='\x08' | '\x0b'..='\x1f' | '\x7f'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}'
-        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-        | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    match character {
+        '<' | '>' | '&' | '"' | '\'' => true,
+        '\n' | '\t' => false,
+        other => text::is_unseen(other),
+    }
 }
 
 /// A text in one line, cut if it is long.

@@ -1,7 +1,6 @@
 //! Why a program does not run, in words that say what to mend. The kernel has one error for several causes.
 
 use std::ffi::OsString;
-use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::ffi::OsStringExt;
@@ -13,6 +12,7 @@ use rustix::io::Errno;
 use super::spawn::Failed;
 use super::{Credentials, Program};
 use crate::event::ExitReason;
+use crate::text;
 
 /// What the kernel itself reads of the first line of a script.
 const MAX_SCRIPT_LINE_BYTES: usize = 256;
@@ -97,8 +97,8 @@ fn missing(program: &Program) -> String {
 }
 
 /// With what is not seen in it, such as the return of a Windows line end.
-fn shown(path: &Path) -> impl Display {
-    path.display().to_string().escape_debug().to_string()
+fn shown(path: &Path) -> String {
+    text::one_line(&path.display().to_string()).into_owned()
 }
 
 /// The program that the kernel runs for a file: from the `#!` line of a script, or from the header of an ELF file.
@@ -177,7 +177,7 @@ mod tests {
         for (script, path) in table {
             assert_eq!(interpreter_of(script).as_deref(), path, "{script:?}");
         }
-        assert_eq!(shown(Path::new("/bin/sh\r")).to_string(), "/bin/sh\\r");
+        assert_eq!(shown(Path::new("/bin/sh\r")), "/bin/sh\\r");
     }
 
     // Both word sizes and both orders of bytes.

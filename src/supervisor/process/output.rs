@@ -18,11 +18,12 @@ use tokio::time::timeout;
 use super::Live;
 use super::last_output::{LastOutput, Lines};
 use crate::supervisor::notice::Notice;
+use crate::text;
 
 /// How the output of a process is passed on to ours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PassOn {
-    /// Line by line, each with the child's id in front.
+    /// Line by line, each with the child's id in front. What the child wrote stays as it is.
     #[default]
     Prefixed,
     /// Byte for byte.
@@ -252,7 +253,7 @@ impl Passed {
     }
 
     fn end_line(&mut self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.id.as_bytes());
+        out.extend_from_slice(text::one_line(&self.id).as_bytes());
         out.extend_from_slice(b" | ");
         out.extend_from_slice(&self.open);
         if !self.open.ends_with(b"\n") {

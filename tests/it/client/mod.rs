@@ -4,6 +4,7 @@ mod nodes;
 mod reach;
 mod tail;
 mod terminal;
+mod tls;
 mod why;
 
 use std::net::SocketAddr;

@@ -10,7 +10,9 @@ use crate::world::{Ended, Running, run_to_end};
 pub(crate) const PASSWORD: &str = "correct horse: battery";
 
 /// Certificates that all tests share: `server`, `other` (a second server), and clients of the authority `ca`: `client` with
-/// every kind of name, `stranger` with another name, `expired`; and `forged`, which has the names of `client` from nobody.
+/// every kind of name, `stranger` with another name, `expired`, `for_servers`; and `forged`, which has the names of `client`
+/// from nobody. Servers of the authority are `signed`, `elsewhere` with another name, `old`, which has expired, and
+/// `for_clients`.
 pub(crate) fn certificates() -> &'static Path {
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
     FOLDER.get_or_init(make_certificates).path()
@@ -40,9 +42,17 @@ fn make_certificates() -> tempfile::TempDir {
     make("client", names, &ours);
     make("stranger", "DNS:stranger.example", &ours);
     make("forged", names, &["-x509"]);
-    make("expired", names, &["-new"]);
-    let ended = ["x509", "-req", "-in", "expired.crt", "-CA", "ca.crt", "-CAkey", "ca.key", "-days", "-1"];
-    openssl(&[&ended[..], &["-copy_extensions", "copy", "-out", "expired.crt"]].concat());
+    let here = "DNS:localhost,IP:127.0.0.1";
+    for (name, sans) in [("expired", names), ("old", here)] {
+        make(name, sans, &["-new"]);
+        let file = format!("{name}.crt");
+        let ended = ["x509", "-req", "-in", &file, "-CA", "ca.crt", "-CAkey", "ca.key", "-days", "-1"];
+        openssl(&[&ended[..], &["-copy_extensions", "copy", "-out", &file]].concat());
+    }
+    make("signed", here, &ours);
+    make("elsewhere", "DNS:elsewhere.example", &ours);
+    make("for_servers", names, &[&ours[..], &["-addext", "extendedKeyUsage=serverAuth"]].concat());
+    make("for_clients", here, &[&ours[..], &["-addext", "extendedKeyUsage=clientAuth"]].concat());
     folder
 }
 

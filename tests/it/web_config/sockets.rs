@@ -9,7 +9,7 @@ use super::site::users;
 use crate::world::{BINARY, Foreign, get, request_unix, run_to_end};
 
 /// Opens a TCP socket and, if a path is given, a Unix socket with mode 0666, passes them as systemd does, and becomes the
-/// program of the arguments.
+/// program of the arguments, in which `PORT` stands for the port of the first.
 const ACTIVATE: &str = r#"
 import os, socket, sys
 path, kind, program = sys.argv[1], sys.argv[2], sys.argv[3:]
@@ -27,6 +27,7 @@ if path:
     sockets[1].bind(path)
     os.chmod(path, 0o666)
     sockets[1].listen()
+program = [word.replace("PORT", str(sockets[0].getsockname()[1])) for word in program]
 held = [os.dup(each.fileno()) for each in sockets]
 held = [os.dup2(each, 50 + index) for index, each in enumerate(held)]
 for index, each in enumerate(held):
@@ -42,17 +43,14 @@ fn activated(path: &str, kind: &str, arguments: &[&str]) -> Foreign {
     )
 }
 
-// What systemd passes is served instead of an address of our own: TCP and Unix sockets, by the rules of TCP.
+// What systemd passes is served instead of the default address: TCP and Unix sockets, by the rules of TCP.
 #[tokio::test]
 async fn sockets_that_were_passed_are_served() {
     let folder = tempfile::tempdir().unwrap();
     let (socket, web) = (folder.path().join("socket"), folder.path().join("web.yml"));
     std::fs::write(&web, users()).unwrap();
-    let (path, taken) = (socket.to_str().unwrap(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-    // Not tried at all, so that it is taken is no error.
-    let address = format!("--web.listen-address={}", taken.local_addr().unwrap());
-    let mut exporter =
-        activated(path, "tcp", &[&address, &format!("--web.config.file={}", web.display()), "--log.level=debug"]);
+    let path = socket.to_str().unwrap();
+    let mut exporter = activated(path, "tcp", &[&format!("--web.config.file={}", web.display()), "--log.level=debug"]);
     let address = exporter.address().await;
     exporter.line_with(&format!("msg=\"Listening on\" address=unix:{path}")).await;
     exporter.line_with(&format!("msg=\"open the page\" url=http://{address}/")).await;
@@ -61,7 +59,9 @@ async fn sockets_that_were_passed_are_served() {
     assert_eq!(request_unix(&socket, "GET", "/-/healthy").await.unwrap().status, 401);
     std::fs::write(&web, users() + "\n").unwrap();
     exporter.signal(Signal::TERM);
-    assert_eq!(exporter.ended().await.0.code(), Some(0));
+    let (status, log) = exporter.ended().await;
+    let listening = log.iter().filter(|line| line.contains("msg=\"Listening on\"")).count();
+    assert_eq!((status.code(), listening), (Some(0), 2), "the default address is not listened on: {log:?}");
     let mode = std::fs::metadata(Path::new(path)).expect("the file is systemd's").permissions().mode();
     assert_eq!(mode & 0o777, 0o666, "its mode is systemd's");
 }
@@ -78,6 +78,54 @@ async fn the_admin_api_is_closed_over_sockets_of_others() {
         drop(exporter);
         std::fs::remove_file(&socket).unwrap();
     }
+}
+
+// Addresses that are given are listened on as well, of both kinds and as many as there are. A `unix:` address is ours, so that
+// orders are taken there.
+#[tokio::test]
+async fn addresses_that_are_given_are_listened_on_beside_the_sockets() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let unix = ["one", "two"].map(|name| format!("--web.listen-address=unix:{}", path(name).display()));
+    let tcp = "--web.listen-address=127.0.0.1:0";
+    let passed = path("passed");
+    let mut exporter = activated(passed.to_str().unwrap(), "tcp", &[&unix[0], tcp, &unix[1], tcp]);
+    let mut addresses = Vec::new();
+    for _ in 0..3 {
+        addresses.push(exporter.address().await);
+        // The sockets are first.
+        if addresses.len() == 1 {
+            exporter.line_with(&format!("address=unix:{}", passed.display())).await;
+        }
+    }
+    exporter
+        .line_with(&format!("msg=\"commands reach this socket with --url\" url=unix:{}", path("two").display()))
+        .await;
+    for address in addresses {
+        assert_eq!(get(address, "/-/healthy").await.status, 200);
+    }
+    for (name, status) in [("one", 409), ("two", 409), ("passed", 403)] {
+        assert_eq!(request_unix(&path(name), "POST", "/-/reload").await.unwrap().status, status, "{name}");
+    }
+}
+
+// A unit file may name the address of its socket as well; one that somebody else has is an error.
+#[tokio::test]
+async fn an_address_that_a_socket_has_already_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let own = format!("--web.listen-address=unix:{}", socket.display());
+    let mut exporter = activated(socket.to_str().unwrap(), "tcp", &[&own, "--web.listen-address=127.0.0.1:PORT"]);
+    let address = exporter.address().await;
+    exporter.line_with(&format!("url=unix:{}", socket.display())).await;
+    assert_eq!(get(address, "/-/healthy").await.status, 200);
+    assert_eq!(request_unix(&socket, "GET", "/-/healthy").await.unwrap().status, 200);
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("--web.listen-address={}", taken.local_addr().unwrap());
+    let (status, log) = activated("", "tcp", &[&address]).ended().await;
+    assert_eq!(status.code(), Some(1));
+    assert!(log.last().unwrap().contains("Address already in use"), "{log:?}");
 }
 
 // No socket, or one that cannot be served, is an error that says so.

@@ -68,7 +68,7 @@ impl Sse {
     }
 
     /// The lines up to the next blank one.
-    async fn block(&mut self) -> Option<String> {
+    pub(crate) async fn block(&mut self) -> Option<String> {
         let mut searched = 0;
         loop {
             if let Some(end) = self.text[searched..].find("\n\n") {
