@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Watched;
-use super::text::{OTHER, child_name, cut, since};
+use super::share::Followed;
+use super::text::{child_name, since};
 use crate::beam::message::Child;
 use crate::event::{ChildRef, ChildType, Pid, Restart};
+use crate::resources::Place;
 
-/// Children that are followed under one supervisor; those beyond share one that is called `_other`.
+/// Children that are followed under one supervisor; those beyond share one that is called `_other`, as do those beyond the
+/// limit of the node.
 pub const MAX_CHILDREN: usize = 10_000;
 
 /// A static child.
@@ -16,7 +19,7 @@ pub const MAX_CHILDREN: usize = 10_000;
 pub(super) struct Fixed {
     pub(super) child: Arc<ChildRef>,
     /// Its start function.
-    pub(super) mfa: Box<str>,
+    pub(super) mfa: Arc<str>,
     /// The run whose start was seen.
     pub(super) run: Option<(Option<Pid>, i64)>,
     /// Has it run, as far as is known?
@@ -27,6 +30,16 @@ pub(super) struct Fixed {
     pub(super) expected: i64,
     pub(super) attempts: u32,
     pub(super) round: u64,
+    /// Its place in the share of the node; none for the one that stands for all beyond the limit.
+    _place: Option<Place>,
+}
+
+/// What the children of a dynamic supervisor are told as that have one start function.
+#[derive(Debug)]
+pub(super) struct Described {
+    child: Arc<ChildRef>,
+    /// As for a static child.
+    place: Option<Place>,
 }
 
 impl Watched {
@@ -36,10 +49,13 @@ impl Watched {
         let fixed = match self.fixed.get_mut(id) {
             Some(fixed) => fixed,
             None => {
+                self.share.cuts(child);
                 let has_room = self.fixed.len() < MAX_CHILDREN;
-                self.is_full |= !has_room;
-                let id = if has_room { id } else { OTHER };
-                self.fixed.entry(id.into()).or_insert_with(|| Fixed::new(id, child))
+                let new = if has_room { self.share.follow(id) } else { self.share.other_child() };
+                self.fixed.entry(new.name.clone()).or_insert_with(|| {
+                    let mfa = self.share.name(&child.mfa).unwrap_or_default();
+                    Fixed::new(new, mfa, child)
+                })
             }
         };
         let before = fixed.expected > 0;
@@ -56,40 +72,51 @@ impl Watched {
         if !self.config.is_dynamic {
             return self.with_fixed(child, |fixed| fixed.child.clone());
         }
+        self.share.cuts(child);
         self.kind(&child.mfa, child.restart, child.child_type)
     }
 
     /// What the children of a dynamic supervisor that have this start function are told as.
     pub(super) fn kind(&mut self, mfa: &str, restart: Option<Restart>, child_type: ChildType) -> Arc<ChildRef> {
-        let label = if mfa.is_empty() { "_dynamic" } else { cut(mfa) };
+        let label = if mfa.is_empty() { "_dynamic" } else { mfa };
+        let is_same = |known: &ChildRef| (known.restart, known.child_type) == (restart, child_type);
         if let Some(known) = self.kinds.get(label)
-            && (known.restart, known.child_type) == (restart, child_type)
+            && is_same(&known.child)
         {
-            return known.clone();
+            return known.child.clone();
         }
-        self.is_full |= self.kinds.len() >= MAX_CHILDREN;
-        let label = if self.kinds.len() < MAX_CHILDREN { label } else { OTHER };
-        let new = Arc::new(ChildRef {
-            id: label.into(),
-            label: label.into(),
+        let new = match self.kinds.remove(label) {
+            Some(known) => Followed { name: known.child.id.clone(), place: known.place },
+            None if self.kinds.len() < MAX_CHILDREN => self.share.follow(label),
+            None => self.share.other_child(),
+        };
+        if let Some(other) = self.kinds.get(&new.name)
+            && is_same(&other.child)
+        {
+            return other.child.clone();
+        }
+        let child = Arc::new(ChildRef {
+            id: new.name.clone(),
+            label: new.name.clone(),
             child_type,
             restart,
             // Nobody tells which of its children is back: it is the kind that dies again and again.
             dynamic: false,
         });
-        self.kinds.insert(label.into(), new.clone());
-        new
+        self.kinds.insert(new.name, Described { child: child.clone(), place: new.place });
+        child
     }
 }
 
 // === impl Fixed ===
 
 impl Fixed {
-    fn new(id: &str, child: &Child<'_>) -> Self {
+    fn new(new: Followed, mfa: Arc<str>, child: &Child<'_>) -> Self {
         let (child_type, restart) = (child.child_type, child.restart);
+        let (id, label) = (new.name.clone(), new.name);
         Self {
-            child: Arc::new(ChildRef { id: id.into(), label: id.into(), child_type, restart, dynamic: false }),
-            mfa: (&*child.mfa).into(),
+            child: Arc::new(ChildRef { id, label, child_type, restart, dynamic: false }),
+            mfa,
             run: None,
             has_run: false,
             last: None,
@@ -97,6 +124,7 @@ impl Fixed {
             expected: 0,
             attempts: 0,
             round: 0,
+            _place: new.place,
         }
     }
 
