@@ -5,7 +5,6 @@ mod minutes;
 mod states;
 
 use std::collections::HashMap;
-use std::mem::size_of;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use foldhash::fast::RandomState;
 use super::health::{Deaths, Down, Health, Looping};
 use super::history::{HistoryEntry, HistoryEvent};
 use crate::event::{Action, ChildRef, Phase, Pid};
-use crate::resources::{Place, Room};
+use crate::resources::{Place, Room, entry_bytes, shrink};
 pub use minutes::MINUTES_COUNTED;
 pub use states::{ChildCounts, ChildState};
 
@@ -27,7 +26,7 @@ pub const MAX_LISTED_DYNAMIC: usize = 1000;
 pub const MAX_LISTED_OF_NODES: usize = 20_000;
 
 /// Most bytes of a child that is listed, beside its texts: its place in a table that grows by doubling, and its deaths.
-pub(super) const LISTED_BYTES: usize = (size_of::<(Arc<str>, Child)>() + 1) * 16 / 7 + Deaths::MOST_BYTES;
+pub(super) const LISTED_BYTES: usize = entry_bytes::<(Arc<str>, Child)>() + Deaths::MOST_BYTES;
 
 /// What a child is about to do, and how long that has taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -334,6 +333,7 @@ impl Children {
         *self.counts.of(state) += 1;
         let place = self.next_place;
         let before = if child.dynamic { None } else { self.before.remove(&child.id) };
+        shrink(&mut self.before);
         let (deaths, mut room) = before.map_or((None, None), |before| (Some(before.deaths), before.room));
         let is_of_node = self.room.is_some() && !child.dynamic;
         if let Some(of_nodes) = self.room.as_ref().filter(|_| is_of_node && room.is_none()) {
@@ -358,6 +358,7 @@ impl Children {
     fn leave(&mut self, child: &Arc<ChildRef>, key: Option<Pid>, before: &[ChildState]) {
         let listed =
             if child.dynamic { key.and_then(|pid| self.dynamic.remove(&pid)) } else { self.fixed.remove(&child.id) };
+        shrink(&mut self.fixed);
         match listed {
             Some(entry) => *self.counts.of(entry.doing.state()) -= 1,
             None => self.uncount(before),

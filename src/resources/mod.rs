@@ -16,7 +16,7 @@ use once_cell::sync::{Lazy, OnceCell};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 
-pub(crate) use room::{Place, Room};
+pub(crate) use room::{Place, Room, entry_bytes, shrink, shrink_list};
 pub(crate) use seats::{Seat, Seats, Taken};
 pub(crate) use seldom::{Seldom, accept_failed};
 pub(crate) use shortage::Shortage;

@@ -1,5 +1,9 @@
-//! Room for so many things. Who has a place has it until the place is dropped, so that none is forgotten.
+//! Room for so many things. Who has a place has it until the place is dropped, so that none is forgotten. And tables that
+//! give their memory back with the things in them, or many that were full once would take more than the things.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash};
+use std::mem::size_of;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -48,9 +52,48 @@ impl Drop for Place {
     }
 }
 
+/// Gives memory back if a table has become emptier than [`entry_bytes`] allows. Called after each removal, it costs as little
+/// as growing does.
+pub(crate) fn shrink<K: Eq + Hash, V, S: BuildHasher>(table: &mut HashMap<K, V, S>) {
+    if table.len() * 4 <= table.capacity() {
+        table.shrink_to(table.len() * 2);
+    }
+}
+
+/// The same for a list.
+pub(crate) fn shrink_list<T>(list: &mut Vec<T>) {
+    if list.len() * 4 <= list.capacity() {
+        list.shrink_to(list.len() * 2);
+    }
+}
+
+/// Most bytes that an entry takes in a table that grows by doubling, and gives memory back when it is a quarter full.
+pub(crate) const fn entry_bytes<T>() -> usize {
+    // Of eight buckets seven are used before it grows, and each has a byte beside its entry.
+    (size_of::<T>() + 1) * 4 * 8 / 7
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // However many there were: a table takes the memory of what is in it, and removing costs no more than adding.
+    #[test]
+    fn a_table_that_was_full_gives_its_memory_back() {
+        let (mut table, mut list): (HashMap<u32, [u8; 100]>, Vec<u32>) = Default::default();
+        for number in 0..1000 {
+            table.insert(number, [0; 100]);
+            list.push(number);
+        }
+        for number in 0..1000 {
+            table.remove(&number);
+            shrink(&mut table);
+            list.pop();
+            shrink_list(&mut list);
+            assert!(table.capacity() <= (4 * table.len()).max(3), "{} for {}", table.capacity(), table.len());
+            assert!(list.capacity() <= 4 * list.len(), "{} for {}", list.capacity(), list.len());
+        }
+    }
 
     // A place that is given back can be taken again, and there are never more than the limit.
     #[test]

@@ -134,3 +134,41 @@ impl Fixed {
         Some(since(started_us, now_us))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Share;
+    use super::*;
+    use crate::beam::frame::FrameWriter;
+    use crate::beam::message::{self, Message};
+    use crate::beam::report::Moment;
+    use crate::telemetry::now;
+
+    fn supervisor() -> Watched {
+        let frame = FrameWriter::new().tuple(16).atom("sup").integer(1).binary(b"<0.1.0>").atom("local").binary(b"sup");
+        let frame = frame.binary(b"module").atom("supervisor").atom("undefined").atom("undefined").atom("undefined");
+        let frame = frame.atom("one_for_one").integer(3).integer(5).atom("never").atom("unknown").integer(0).finish();
+        let Ok(Message::Supervisor(sup)) = message::read(&frame[4..]) else { panic!("no supervisor") };
+        Watched::new(&sup, &"node".into(), None, &Share::new(1000, 1000, 1 << 20))
+    }
+
+    fn reports(watched: &mut Watched, kind: &'static str, id: u32) {
+        let frame = FrameWriter::new().tuple(2).atom("ev").list(1).tuple(9).integer(1).integer(0).integer(1).atom(kind);
+        let frame = frame.tuple(6).binary(id.to_string().as_bytes()).binary(b"m:f/1").atom("temporary").atom("worker");
+        let frame = frame.integer(0).atom("false").atom("undefined").atom("none").integer(1);
+        let frame = frame.tuple(3).atom("exit").binary(b"tag").binary(b"").end_list().finish();
+        let Ok(Message::Events(mut events)) = message::read(&frame[4..]) else { panic!("no events") };
+        let (event, at) = (events.next_event().unwrap().unwrap(), now());
+        watched.event(&event, Moment { node_us: 0, at, heard: at.monotonic }, &mut |_, _, _| ());
+    }
+
+    // Tables keep the room they once had. A node of 10,000 supervisors that each had 10,000 children must not.
+    #[test]
+    fn a_supervisor_whose_children_are_gone_takes_the_memory_of_none() {
+        let mut watched = supervisor();
+        (0..1000).for_each(|id| reports(&mut watched, "started", id));
+        assert_eq!(watched.fixed.len(), 1000);
+        (0..1000).for_each(|id| reports(&mut watched, "terminated", id));
+        assert_eq!((watched.fixed.len(), watched.fixed.capacity()), (0, 0));
+    }
+}

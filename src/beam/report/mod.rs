@@ -37,7 +37,7 @@ use crate::event::{
     SupervisorExit, SupervisorRef, Timestamp, counted,
 };
 use crate::intensity::Intensity;
-use crate::resources::Place;
+use crate::resources::{Place, entry_bytes, shrink, shrink_list};
 
 use children::{Described, Fixed};
 use text::{name_of, since};
@@ -127,16 +127,11 @@ struct Round {
     last_us: i64,
 }
 
-/// What a table that grows by doubling takes for one entry of this type when it is emptiest: 16 buckets for 7 entries.
-const fn entry<T>() -> usize {
-    (size_of::<T>() + 1) * 16 / 7
-}
-
 /// Most bytes of one supervisor, beside its children and the texts that count in the [`Share`] of its node: itself and its
 /// places in the tables of the session and of its consumers, its name and that of its parent, the window or the restarts
 /// before it was known, and tables of children as small as there are.
 pub const SUPERVISOR_BYTES: usize = size_of::<Watched>()
-    + 4 * entry::<(Pid, usize)>()
+    + 4 * entry_bytes::<(Pid, usize)>()
     + size_of::<SupervisorRef>()
     + 2 * (MAX_NAME_BYTES + ALLOCATION)
     + (WINDOW_PARTS as usize).next_power_of_two() * size_of::<(u64, u64)>()
@@ -145,10 +140,10 @@ pub const SUPERVISOR_BYTES: usize = size_of::<Watched>()
     + 8 * ALLOCATION;
 
 /// Most bytes of one child, beside its name.
-pub const CHILD_BYTES: usize = entry::<(Arc<str>, Fixed)>() + size_of::<ChildRef>() + ALLOCATION;
+pub const CHILD_BYTES: usize = entry_bytes::<(Arc<str>, Fixed)>() + size_of::<ChildRef>() + ALLOCATION;
 
 /// Most bytes of a restart that is awaited.
-pub const AWAITED_BYTES: usize = 2 * size_of::<Awaited>();
+pub const AWAITED_BYTES: usize = 4 * size_of::<Awaited>();
 
 /// What an allocation takes beside its content: counts of references, and what the allocator adds.
 const ALLOCATION: usize = 40;
@@ -264,6 +259,13 @@ impl Watched {
             Kind::ShutdownError => self.stopped(event, moment, at, emit),
             Kind::Unknown => {}
         }
+        self.shrink();
+    }
+
+    /// Gives back the memory of children and restarts that are followed no more.
+    fn shrink(&mut self) {
+        shrink(&mut self.fixed);
+        shrink_list(&mut self.awaited);
     }
 
     /// Takes dynamic children for restarted of which nothing bad was heard for long enough.
@@ -280,6 +282,7 @@ impl Watched {
             }
             !is_due
         });
+        self.shrink();
     }
 
     /// Is there something that only time tells?
