@@ -39,6 +39,17 @@ impl Intensity {
         Self { max_restarts, window_ticks, tick, epoch, restarts: VecDeque::new(), used: 0 }
     }
 
+    /// An empty window for limits that somebody else says, however great: restarts are counted by the millisecond, or by
+    /// this part of the window if the limit is greater than `parts`. A restart counts for up to one part longer then.
+    pub(crate) fn in_parts(max_restarts: u32, window: Duration, parts: u32, epoch: Instant) -> Self {
+        let exact = Self::new(max_restarts, window, Resolution::Milliseconds, epoch);
+        if max_restarts <= parts {
+            return exact;
+        }
+        let tick = exact.tick.max(window / parts);
+        Self { tick, window_ticks: ticks(window, tick), ..exact }
+    }
+
     /// Counts one restart. False if it is one too many: the supervisor must give up.
     pub(crate) fn admit(&mut self, now: Instant) -> bool {
         let now = self.slide(now);
@@ -104,6 +115,21 @@ mod tests {
         assert!((0..3).all(|_| intensity.admit(start)));
         assert_eq!(intensity.left(start), 0);
         assert!(!intensity.admit(start));
+    }
+
+    // A node may say any limit: what it costs follows from the parts, and a part is all that it is wrong by.
+    #[test]
+    fn a_window_in_parts_takes_no_more_memory_than_parts() {
+        let start = crate::telemetry::monotonic_now();
+        let window = Duration::from_secs(u32::MAX.into());
+        let mut intensity = Intensity::in_parts(u32::MAX, window, 100, start);
+        for day in 0..100_000 {
+            assert!(intensity.admit(start + Duration::from_secs(day * 86_400)));
+            assert!(intensity.restarts.len() <= 101);
+        }
+        let mut intensity = Intensity::in_parts(200, WINDOW, 100, start);
+        assert!((0..200).all(|_| intensity.admit(start)) && !intensity.admit(start + WINDOW));
+        assert!(intensity.admit(start + WINDOW + ms(100)));
     }
 
     // Intensity 0 never restarts.

@@ -13,6 +13,8 @@ pub(crate) struct Who<'a> {
     pub(crate) incarnation: &'a [u8],
     pub(crate) os_pid: i64,
     pub(crate) token: Option<&'a [u8]>,
+    pub(crate) host: &'a str,
+    pub(crate) labels: &'a [(&'a str, &'a str)],
 }
 
 /// A supervisor, as `sup` says it.
@@ -64,7 +66,14 @@ pub(crate) struct Row<'a> {
 
 impl Default for Who<'_> {
     fn default() -> Self {
-        Self { node: "app@host", incarnation: b"0123456789abcdef", os_pid: 4242, token: None }
+        Self {
+            node: "app@host",
+            incarnation: b"0123456789abcdef",
+            os_pid: 4242,
+            token: None,
+            host: "host",
+            labels: &[],
+        }
     }
 }
 
@@ -124,8 +133,11 @@ pub(crate) fn hello(who: &Who<'_>) -> Vec<u8> {
     let writer = FrameWriter::new().tuple(3).atom("hello").integer(1).tuple(11);
     let writer = text(text(writer, "1.0.0"), who.node).binary(who.incarnation);
     let writer = text(text(writer, "25"), "1.14.0");
-    let writer = text(writer, "host").integer(who.os_pid).integer(HELLO_US - 60_000_000).integer(HELLO_US);
-    optional(writer.list(0).end_list(), who.token).finish()
+    let writer = text(writer, who.host).integer(who.os_pid).integer(HELLO_US - 60_000_000).integer(HELLO_US);
+    let labels = who.labels.iter();
+    let writer = labels
+        .fold(writer.list(who.labels.len() as u32), |writer, (name, value)| text(text(writer.tuple(2), name), value));
+    optional(writer.end_list(), who.token).finish()
 }
 
 pub(crate) fn sup(sup: &Sup<'_>) -> Vec<u8> {

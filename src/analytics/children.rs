@@ -13,12 +13,20 @@ use foldhash::fast::RandomState;
 use super::health::{Deaths, Down, Health, Looping};
 use super::history::{HistoryEntry, HistoryEvent};
 use crate::event::{Action, ChildRef, Phase, Pid};
+use crate::resources::{Place, Room, entry_bytes, shrink};
 pub use minutes::MINUTES_COUNTED;
 pub use states::{ChildCounts, ChildState};
 
 /// Dynamic children of one supervisor that are listed; those beyond are only counted. Static children are as many as
-/// the supervisor has specs.
+/// the supervisor has specs, unless it lives on a node.
 pub const MAX_LISTED_DYNAMIC: usize = 1000;
+
+/// Static children of the supervisors of all nodes that are listed, those included whose supervisor has ended and is not
+/// forgotten yet; those beyond are only counted.
+pub const MAX_LISTED_OF_NODES: usize = 20_000;
+
+/// Most bytes of a child that is listed, beside its texts: its place in a table that grows by doubling, and its deaths.
+pub(super) const LISTED_BYTES: usize = entry_bytes::<(Arc<str>, Child)>() + Deaths::MOST_BYTES;
 
 /// What a child is about to do, and how long that has taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,11 +103,20 @@ pub(super) struct Children {
     dynamic: HashMap<Pid, Child, RandomState>,
     /// Deaths of static children of the incarnation before that did not appear in this one yet: a loop that takes its
     /// supervisor along is still that loop.
-    before: HashMap<Arc<str>, Box<Deaths>, RandomState>,
+    before: HashMap<Arc<str>, Before, RandomState>,
+    /// Where static children of a node need a place to be listed; none for those of this process.
+    room: Option<Room>,
     counts: ChildCounts,
     /// The part of `counts` that is not listed.
     unlisted: ChildCounts,
     next_place: u64,
+}
+
+/// What is known of a child of the incarnation before.
+#[derive(Debug)]
+struct Before {
+    deaths: Box<Deaths>,
+    room: Option<Place>,
 }
 
 #[derive(Debug)]
@@ -111,6 +128,8 @@ struct Child {
     restarts: u64,
     /// Boxed, because most children never die.
     deaths: Option<Box<Deaths>>,
+    /// Its place among those of nodes that are listed.
+    room: Option<Place>,
 }
 
 /// A [`ChildState`], and what is known of a child only in it.
@@ -127,6 +146,11 @@ enum Doing {
 // === impl Children ===
 
 impl Children {
+    /// No children yet. Static children of a node are listed as far as there is room.
+    pub(super) fn new(room: Option<Room>) -> Self {
+        Self { room, ..Self::default() }
+    }
+
     /// Children by state.
     pub(super) fn counts(&self) -> ChildCounts {
         self.counts
@@ -249,9 +273,10 @@ impl Children {
         let mut before = std::mem::take(&mut self.before);
         if !fixed.is_empty() {
             // Without the ids that even the last incarnation did not have.
-            before = fixed.into_iter().filter_map(|(id, child)| Some((id, child.deaths?))).collect();
+            let known = |child: Child| Some(Before { deaths: child.deaths?, room: child.room });
+            before = fixed.into_iter().filter_map(|(id, child)| Some((id, known(child)?))).collect();
         }
-        *self = Self { before, ..Self::default() };
+        *self = Self { before, ..Self::new(self.room.take()) };
     }
 
     /// The listed children in the order in which they appeared. `entry_of` completes a death with its last words.
@@ -307,14 +332,22 @@ impl Children {
         self.uncount(before);
         *self.counts.of(state) += 1;
         let place = self.next_place;
-        let deaths = if child.dynamic { None } else { self.before.remove(&child.id) };
-        let mut entry = Child { child: child.clone(), place, doing, restarts: 0, deaths };
+        let before = if child.dynamic { None } else { self.before.remove(&child.id) };
+        shrink(&mut self.before);
+        let (deaths, mut room) = before.map_or((None, None), |before| (Some(before.deaths), before.room));
+        let is_of_node = self.room.is_some() && !child.dynamic;
+        if let Some(of_nodes) = self.room.as_ref().filter(|_| is_of_node && room.is_none()) {
+            room = of_nodes.take();
+        }
+        let has_room = !is_of_node || room.is_some();
+        let mut entry = Child { child: child.clone(), place, doing, restarts: 0, deaths, room };
         self.next_place += 1;
         edit(&mut entry);
         match key {
-            _ if !child.dynamic => {
+            _ if !child.dynamic && has_room => {
                 self.fixed.insert(child.id.clone(), entry);
             }
+            _ if !child.dynamic => *self.unlisted.of(state) += 1,
             Some(pid) if self.dynamic.len() < MAX_LISTED_DYNAMIC => {
                 self.dynamic.insert(pid, entry);
             }
@@ -325,6 +358,7 @@ impl Children {
     fn leave(&mut self, child: &Arc<ChildRef>, key: Option<Pid>, before: &[ChildState]) {
         let listed =
             if child.dynamic { key.and_then(|pid| self.dynamic.remove(&pid)) } else { self.fixed.remove(&child.id) };
+        shrink(&mut self.fixed);
         match listed {
             Some(entry) => *self.counts.of(entry.doing.state()) -= 1,
             None => self.uncount(before),

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use super::children::ChildState;
 use super::history::HistoryEvent;
+use crate::event::ChildRef;
 
 /// So many deaths make a loop.
 pub const LOOP_DEATHS: usize = 6;
@@ -194,6 +195,14 @@ impl Health {
 // === impl Deaths ===
 
 impl Deaths {
+    /// Most bytes of the deaths of one child, beside texts: queues that grow by doubling, and the description of the child
+    /// in the last one.
+    pub(super) const MOST_BYTES: usize = size_of::<Deaths>()
+        + size_of::<ChildRef>()
+        + 8 * size_of::<Mark>()
+        + (64 + 32) * size_of::<(u64, u32)>()
+        + 6 * 40;
+
     /// Of a child whose first death this is, before it is [counted](Self::count).
     pub(super) fn new(last: &HistoryEvent, reason_fingerprint: u64) -> Self {
         Self {

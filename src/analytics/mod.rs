@@ -24,6 +24,7 @@ mod fingerprint;
 mod health;
 mod history;
 mod marks;
+mod memory;
 mod record;
 pub mod registry;
 mod ring;
@@ -43,7 +44,9 @@ use thiserror::Error;
 pub use self::answers::{CausesPage, HistoryPage, Levels, SupervisorConfig, SupervisorStats, SupervisorView};
 pub use self::causes::{Cause, MAX_CAUSES};
 pub use self::changes::JUST_BEFORE;
-pub use self::children::{ChildCounts, ChildProgress, ChildState, ChildView, MAX_LISTED_DYNAMIC, MINUTES_COUNTED};
+pub use self::children::{
+    ChildCounts, ChildProgress, ChildState, ChildView, MAX_LISTED_DYNAMIC, MAX_LISTED_OF_NODES, MINUTES_COUNTED,
+};
 pub use self::fingerprint::error_line;
 pub use self::health::{Health, LOOP_DEATHS, LOOP_WINDOW, Looping, SLOW_LOOP_PACE, SLOW_LOOP_RECENT, SLOW_LOOP_WINDOW};
 pub use self::history::{
@@ -57,6 +60,7 @@ use self::registry::{Kept, Registry};
 pub use self::stats::{FailureRate, MAX_SECONDS_COUNTED};
 pub use self::stories::{Part, Story, Telling, Told, stories};
 use crate::event::{Event, EventKind, NodeEvent, NodePayload, Payload, SupervisorEvent, SupervisorRef, Timestamp};
+use crate::resources::Room;
 use crate::telemetry::{AttachError, Handler, Telemetry, monotonic_now};
 
 /// The id of the handler that [`Analytics::attach`] attaches.
@@ -111,6 +115,8 @@ struct Shared {
     /// Nodes that are not heard, and since when. Those that stay silent are forgotten with their supervisors.
     silent: Mutex<HashMap<Arc<str>, Timestamp>>,
     retention: Duration,
+    /// Places of static children of nodes that are listed.
+    of_nodes: Room,
     /// Kept beside the records: a record is forgotten with its supervisor, a total must not be.
     total_restarts: AtomicU64,
     total_failures: AtomicU64,
@@ -138,6 +144,7 @@ impl Analytics {
             marks: Mutex::default(),
             silent: Mutex::default(),
             retention: config.retention,
+            of_nodes: Room::new(MAX_LISTED_OF_NODES),
             total_restarts: AtomicU64::new(0),
             total_failures: AtomicU64::new(0),
         };
@@ -288,6 +295,11 @@ impl Analytics {
         }
     }
 
+    /// Times that a static child of a node was counted and not listed, because [`MAX_LISTED_OF_NODES`] are.
+    pub fn not_listed(&self) -> u64 {
+        self.shared.of_nodes.refused()
+    }
+
     /// The supervisors that are kept in sight; shared.
     pub fn kept(&self) -> Kept {
         self.shared.kept.clone()
@@ -303,12 +315,12 @@ impl Analytics {
 impl Shared {
     fn record(&self, supervisor: &SupervisorRef, now: Instant) -> Arc<Record> {
         let (epoch, capacity) = (self.epoch, self.history_capacity);
-        self.records.get_or_insert(supervisor, now, |name| Record::new(name.clone(), epoch, capacity))
+        self.records.get_or_insert(supervisor, now, |name| Record::new(name.clone(), epoch, capacity, &self.of_nodes))
     }
 
     fn apply(&self, event: &SupervisorEvent) {
         let (epoch, capacity) = (self.epoch, self.history_capacity);
-        let make = |name: &registry::Name| Record::new(name.clone(), epoch, capacity);
+        let make = |name: &registry::Name| Record::new(name.clone(), epoch, capacity, &self.of_nodes);
         let added = self.records.with(&event.supervisor, event.time.monotonic, make, |record| record.apply(event));
         if added.restarts > 0 {
             self.total_restarts.fetch_add(added.restarts, Ordering::Relaxed);

@@ -17,6 +17,7 @@ use crate::event::{
     Action, Aggregated, ChildRef, Decision, ExitReason, Payload, Pid, Restart, SupervisorEvent, SupervisorExit,
     Timestamp,
 };
+use crate::resources::Room;
 
 /// Restarts followed inside the intensity window if the limit is unknown.
 pub const INTENSITY_STAMPS_UNKNOWN: usize = 1000;
@@ -63,8 +64,9 @@ struct Incarnation {
 // === impl Record ===
 
 impl Record {
-    /// Nothing known yet. `epoch` is the zero of all [`HistoryEvent::at`].
-    pub(super) fn new(name: Name, epoch: Instant, capacity: usize) -> Self {
+    /// Nothing known yet. `epoch` is the zero of all [`HistoryEvent::at`]; static children of a node are listed as far as
+    /// there is room for those `of_nodes`.
+    pub(super) fn new(name: Name, epoch: Instant, capacity: usize, of_nodes: &Room) -> Self {
         let state = RecordState {
             epoch,
             newest: 0,
@@ -75,7 +77,7 @@ impl Record {
             causes: Causes::new(),
             stats: Stats::new(capacity),
             intensity: Ring::new(INTENSITY_STAMPS_UNKNOWN),
-            children: Children::default(),
+            children: Children::new(name.node.is_some().then(|| of_nodes.clone())),
             last_end: None,
             is_dismissed: false,
         };

@@ -1,7 +1,7 @@
 //! One piece of state for each supervisor name: found by number on the hot path, bounded, and forgotten some time after
 //! the supervisor ended.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,8 +56,9 @@ struct Inner<T> {
     /// Sorted by name, so that no reader has to sort. Copied on write only while a reader holds the last version.
     rows: Arc<Vec<Row<T>>>,
     other: Option<Arc<T>>,
-    /// Names whose last incarnation ended, oldest first; an entry is void if the name came back since.
-    ended: VecDeque<(Instant, Name)>,
+    /// Names whose last incarnation ended, oldest first. One that comes back is taken out, or a supervisor that ends again
+    /// and again would fill it.
+    ended: BTreeSet<(Instant, Name)>,
     /// Names left out because of the limit, as far as they are alive.
     overflowed: usize,
 }
@@ -103,7 +104,7 @@ impl<T> Registry<T> {
             by_key: HashMap::default(),
             rows: Arc::default(),
             other: None,
-            ended: VecDeque::new(),
+            ended: BTreeSet::new(),
             overflowed: 0,
         };
         Self { limit, retention, kept, inner: RwLock::new(inner) }
@@ -153,7 +154,8 @@ impl<T> Registry<T> {
         row.live = row.live.saturating_sub(1);
         if row.live == 0 {
             row.ended_at = Some(now);
-            inner.ended.push_back((now, name));
+            let name = row.name.clone();
+            inner.ended.insert((now, name));
         }
     }
 
@@ -171,7 +173,7 @@ impl<T> Registry<T> {
 
     /// Forgets the names that ended longer than the retention ago, all at once; returns how many.
     pub fn expire(&self, now: Instant) -> Vec<Arc<T>> {
-        if self.inner.read().ended.front().is_none_or(|(ended_at, _)| now.duration_since(*ended_at) < self.retention) {
+        if self.inner.read().ended.first().is_none_or(|(ended_at, _)| now.duration_since(*ended_at) < self.retention) {
             return Vec::new();
         }
         self.inner.write().expire(now, self.retention, &self.kept)
@@ -234,8 +236,11 @@ impl<T> Inner<T> {
             Ok(index) => {
                 let row = &mut Arc::make_mut(&mut self.rows)[index];
                 row.live += 1;
-                row.ended_at = None;
-                row.state.clone()
+                let (ended_at, state) = (row.ended_at.take(), row.state.clone());
+                if let Some(ended_at) = ended_at {
+                    self.ended.remove(&(ended_at, name));
+                }
+                state
             }
             // One name, one state: two that are shown under the same name would make an exposition invalid.
             Err(index) if self.rows.len() < limit && !name.is_other() => {
@@ -255,24 +260,19 @@ impl<T> Inner<T> {
     }
 
     fn expire(&mut self, now: Instant, retention: Duration, kept: &Kept) -> Vec<Arc<T>> {
-        let mut due = Vec::new();
-        while let Some((ended_at, _)) = self.ended.front() {
-            if now.duration_since(*ended_at) < retention {
-                break;
-            }
-            let Some((ended_at, name)) = self.ended.pop_front() else { break };
+        let (mut due, mut again) = (Vec::new(), Vec::new());
+        while self.ended.first().is_some_and(|(ended_at, _)| now.duration_since(*ended_at) >= retention) {
+            let Some((_, name)) = self.ended.pop_first() else { break };
             let Ok(index) = self.find(&name) else { continue };
-            if self.rows[index].ended_at != Some(ended_at) {
-                continue;
-            }
             if kept.has(&name) {
                 // Looked at again after another retention.
                 Arc::make_mut(&mut self.rows)[index].ended_at = Some(now);
-                self.ended.push_back((now, name));
+                again.push((now, name));
             } else {
                 due.push(name);
             }
         }
+        self.ended.extend(again);
         if due.is_empty() {
             return Vec::new();
         }
@@ -320,6 +320,35 @@ mod tests {
         assert!(Arc::ptr_eq(&state, &insert(&registry, &second, later)));
         assert!(registry.rows()[0].is_up());
         assert!(registry.expire(now + 2 * RETENTION).is_empty(), "a name that came back is not forgotten");
+    }
+
+    // A supervisor that ends again and again is one name, and takes the memory of one.
+    #[test]
+    fn a_name_that_ends_often_is_remembered_once() {
+        let (registry, now) = (Registry::new(10, RETENTION, Kept::default()), crate::telemetry::monotonic_now());
+        for number in 0..1000 {
+            let (again, at) = (incarnation("a"), now + Duration::from_millis(number));
+            insert(&registry, &again, at);
+            registry.ended(&again, at);
+        }
+        assert_eq!(registry.inner.read().ended.len(), 1);
+        let last = now + Duration::from_millis(999);
+        assert!(registry.expire(last + RETENTION - Duration::from_millis(1)).is_empty());
+        assert_eq!(registry.expire(last + RETENTION).len(), 1);
+    }
+
+    // Without a retention a name is forgotten when it ends, unless somebody wants it in sight.
+    #[test]
+    fn a_retention_of_nothing_forgets_what_nobody_wants() {
+        let (kept, now) = (Kept::default(), crate::telemetry::monotonic_now());
+        let registry = Registry::new(10, Duration::ZERO, kept.clone());
+        kept.set(BTreeSet::from(["a".into()]));
+        for supervisor in [incarnation("a"), incarnation("b")] {
+            insert(&registry, &supervisor, now);
+            registry.ended(&supervisor, now);
+        }
+        registry.expire(now);
+        assert_eq!(names(&registry), ["a"]);
     }
 
     // Ended supervisors are forgotten after the retention, all at once, and not before.

@@ -2,7 +2,7 @@
 //!
 //! A frame comes from a socket, so nothing it says is believed: each count is held against the bytes that are left before
 //! anything is done with it, nesting has a limit, and what is not in the table below is an error that names the byte.
-//! The reader allocates nothing; text is borrowed from the frame.
+//! The reader allocates nothing; binaries and atoms are borrowed from the frame.
 //!
 //! | tag | term |
 //! |---|---|
@@ -13,8 +13,6 @@
 //! | 106, 107, 108 | proper lists; 107 is a list of small integers |
 //!
 //! Source: "External Term Format" of the ERTS user's guide.
-
-use std::borrow::Cow;
 
 use thiserror::Error;
 
@@ -180,15 +178,6 @@ impl<'a> Reader<'a> {
         }
         let length = usize::try_from(u32::from_be_bytes(self.array()?));
         self.bytes(length.map_err(|_| self.wrong(at, "a binary that is too long"))?)
-    }
-
-    /// A binary as text; bytes that are no UTF-8 are replaced, because a text that one cannot read is no reason to
-    /// lose an event.
-    ///
-    /// # Errors
-    /// If no binary begins here.
-    pub fn text(&mut self) -> Result<Cow<'a, str>, FrameError> {
-        self.binary().map(String::from_utf8_lossy)
     }
 
     /// Is the next term an atom, as opposed to what could stand in its place?
@@ -395,7 +384,7 @@ mod tests {
         let frame = [131, 104, 3, 119, 2, 97, 98, 108, 0, 0, 0, 1, 109, 0, 0, 0, 1, 120, 106, 107, 0, 2, 1, 2];
         let mut reader = Reader::new(&frame).unwrap();
         assert_eq!((reader.tuple(3), reader.atom(), reader.list()), (Ok(3), Ok("ab"), Ok(1)));
-        assert_eq!(reader.text().as_deref(), Ok("x"));
+        assert_eq!(reader.binary(), Ok(&b"x"[..]));
         reader.end_list(1).unwrap();
         assert_eq!(reader.raw(), Ok(&[107, 0, 2, 1, 2][..]));
         reader.end().unwrap();

@@ -254,6 +254,8 @@ async fn converse<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
                 Ok(frame) => Some(frame),
                 Err(end) => return end,
             },
+            // A peer that connects again and again has the memory of one connection.
+            () = welcomed.replaced.notified() => return Refusal::Replaced.into(),
             () = tokio::time::sleep_until(ack_at) => None,
         };
         if let Some(frame) = frame {

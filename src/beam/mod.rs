@@ -4,8 +4,8 @@
 //! supervisor emits. From the inside out: [`frame`] reads Erlang's terms, [`message`] knows what they mean, [`report`]
 //! makes events of them, [`session`] keeps the nodes and their streams, and this module has the sockets.
 //!
-//! Nothing that a peer does can take more than its share: connections, nodes, supervisors, children, the size of a frame
-//! and the time until a hello are bounded, and each bound is counted when it is met ([`NodeLimit`]). A peer that breaks
+//! Nothing that a peer does can take more than its share: connections, nodes, supervisors, children, texts, the size of a
+//! frame and the time until a hello are bounded, and each bound is counted when it is met ([`NodeLimit`]). A peer that breaks
 //! the protocol is disconnected, and what it had said before stands.
 
 pub mod frame;
@@ -40,6 +40,12 @@ pub const MAX_NODES: usize = 1000;
 
 /// Supervisors of one node.
 pub const MAX_SUPERVISORS: usize = 10_000;
+
+/// Children of one node that are followed.
+pub const MAX_CHILDREN: usize = 20_000;
+
+/// Bytes of different texts of one node that are kept at a time.
+pub const MAX_TEXT_BYTES: usize = 16 * 1024 * 1024;
 
 /// How long a connection may take to say hello.
 pub const HELLO_TIME: Duration = Duration::from_secs(5);
@@ -105,6 +111,12 @@ impl Shared {
 impl NodeLimits {
     /// The limits of this module; `retention` is how long a node that is down is remembered.
     pub fn new(retention: Duration) -> Self {
-        Self { nodes: MAX_NODES, supervisors_per_node: MAX_SUPERVISORS, retention }
+        Self {
+            nodes: MAX_NODES,
+            supervisors_per_node: MAX_SUPERVISORS,
+            children_per_node: MAX_CHILDREN,
+            text_bytes_per_node: MAX_TEXT_BYTES,
+            retention,
+        }
     }
 }

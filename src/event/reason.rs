@@ -23,6 +23,11 @@ impl Detail {
         let end = text.floor_char_boundary(MAX_DETAIL_BYTES - MARK.len());
         Self([&text[..end], MARK].concat().into())
     }
+
+    /// Keeps a text that somebody else has as well, cut if it is too long.
+    pub fn shared(text: Arc<str>) -> Self {
+        if text.len() <= MAX_DETAIL_BYTES { Self(text) } else { Self::new(&text) }
+    }
 }
 
 impl Deref for Detail {

@@ -167,8 +167,14 @@ words! {
         Nodes = "nodes",
         /// A supervisor was left out because its node has too many.
         Supervisors = "node_supervisors",
-        /// A child was told under `_other` because its supervisor has too many.
+        /// A child was told under `_other` because its supervisor or its node has too many.
         Children = "node_children",
+        /// A dynamic child was taken for restarted early because too many are awaited.
+        Awaited = "node_awaited_restarts",
+        /// A text was cut because it is too long, or labels of a node were left out because there are too many.
+        TextLength = "node_text_length",
+        /// A text was left out because the different texts of its node take too much memory.
+        TextBytes = "node_text_bytes",
     }
 }
 

@@ -289,7 +289,7 @@ pub static FAMILIES: &[Family] = &[
     counter(
         "restart_exporter_limit_reached_total",
         "Times a limit was reached, so that something was refused, cut or counted together.",
-        Exporter(|scrape, out| out.each(Labels::default(), &scrape.own().limits.counts())),
+        Exporter(|scrape, out| out.each(Labels::default(), &scrape.limits_reached())),
     )
     .by_closed(&["limit"], spellings!(Limit)),
     counter(

@@ -51,6 +51,15 @@ pub enum Limit {
     NodeSupervisors,
     /// See [`NodeLimit::Children`]. Spelled `node_children`.
     NodeChildren,
+    /// See [`NodeLimit::Awaited`]. Spelled `node_awaited_restarts`.
+    NodeAwaited,
+    /// See [`NodeLimit::TextLength`]. Spelled `node_text_length`.
+    NodeTextLength,
+    /// See [`NodeLimit::TextBytes`]. Spelled `node_text_bytes`.
+    NodeTextBytes,
+    /// A static child of a node was counted and not listed, because
+    /// [`MAX_LISTED_OF_NODES`](crate::analytics::MAX_LISTED_OF_NODES) are. Spelled `node_listed_children`.
+    NodeListed,
     /// A process had to wait with its start, or a connection was not accepted, because no more files may be open. This one
     /// and the two below are counted for the whole process. Spelled `file_descriptors`.
     FileDescriptors,
@@ -83,6 +92,10 @@ impl Limit {
         Limit::Nodes,
         Limit::NodeSupervisors,
         Limit::NodeChildren,
+        Limit::NodeAwaited,
+        Limit::NodeTextLength,
+        Limit::NodeTextBytes,
+        Limit::NodeListed,
         Limit::FileDescriptors,
         Limit::Processes,
         Limit::Memory,
@@ -111,6 +124,10 @@ impl Limit {
             Limit::Nodes => NodeLimit::Nodes.as_str(),
             Limit::NodeSupervisors => NodeLimit::Supervisors.as_str(),
             Limit::NodeChildren => NodeLimit::Children.as_str(),
+            Limit::NodeAwaited => NodeLimit::Awaited.as_str(),
+            Limit::NodeTextLength => NodeLimit::TextLength.as_str(),
+            Limit::NodeTextBytes => NodeLimit::TextBytes.as_str(),
+            Limit::NodeListed => "node_listed_children",
             Limit::FileDescriptors => Shortage::FileDescriptors.as_str(),
             Limit::Processes => Shortage::Processes.as_str(),
             Limit::Memory => Shortage::Memory.as_str(),
@@ -136,6 +153,9 @@ impl Limit {
             NodeLimit::Nodes => Limit::Nodes,
             NodeLimit::Supervisors => Limit::NodeSupervisors,
             NodeLimit::Children => Limit::NodeChildren,
+            NodeLimit::Awaited => Limit::NodeAwaited,
+            NodeLimit::TextLength => Limit::NodeTextLength,
+            NodeLimit::TextBytes => Limit::NodeTextBytes,
         }
     }
 }
@@ -174,7 +194,11 @@ impl Limits {
                     "label limit reached: what is beyond it is counted under _other"
                 );
             }
-            Limit::NodeConnections | Limit::Nodes | Limit::NodeSupervisors | Limit::NodeChildren => {
+            Limit::NodeConnections
+            | Limit::Nodes
+            | Limit::NodeSupervisors
+            | Limit::NodeChildren
+            | Limit::NodeTextBytes => {
                 tracing::warn!(limit = limit.as_str(), "limit of nodes reached: what is beyond it is not heard apart");
             }
             _ => {}

@@ -91,6 +91,13 @@ impl Default for MetricsConfig {
     }
 }
 
+impl MetricsConfig {
+    /// Most bytes of memory that the rows of all supervisors and children take, whatever nodes send.
+    pub fn most_bytes(&self) -> usize {
+        (self.max_supervisors + 1) * row::SUPERVISOR_BYTES + self.max_children * row::CHILD_BYTES
+    }
+}
+
 // === impl Metrics ===
 
 impl Metrics {

@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::RwLock;
 
 use super::cells::{Counter, Counters, Gauge};
+use super::families::FAMILIES;
 use super::labels::label_text;
 use super::limits::Limits;
 use super::nodes::NodeRows;
@@ -74,6 +75,15 @@ impl Own {
             config_loaded: Gauge::default(),
             config_loaded_at: Gauge::default(),
             scrape_nanos: AtomicU64::new(0),
+        }
+    }
+
+    /// Forgets nodes that have been down for longer than the retention.
+    pub(super) fn expire_nodes(&self, now: Instant, retention: Duration) {
+        let of_a_node = || FAMILIES.iter().filter(|family| family.labels == ["node"]).count() as u64;
+        match self.nodes.expire(now, retention) {
+            0 => {}
+            expired => self.limits.expired_series.add(expired * of_a_node()),
         }
     }
 

@@ -63,6 +63,10 @@ impl Recorder {
     }
 
     fn record_node(&self, event: &NodeEvent) {
+        if event.payload == NodePayload::Up {
+            // Adding pays for removing, so that memory is bounded even if nobody scrapes.
+            self.own.expire_nodes(event.time.monotonic, self.config.retention);
+        }
         self.own.nodes.record(event);
         match &event.payload {
             NodePayload::Report(counts) => {
@@ -224,4 +228,32 @@ impl Handler for Recorder {
 /// Does this restart use up the window, so that one more stops the supervisor?
 fn saturates(decision: &Decision) -> bool {
     decision.action == Action::Restart && decision.restarts_left == Some(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::analytics::AnalyticsConfig;
+    use crate::event::Timestamp;
+
+    // Nobody need scrape: a node that is heard makes those be forgotten that were not heard for the retention.
+    #[test]
+    fn nodes_that_come_and_go_take_the_memory_of_those_that_are_remembered() {
+        let config = MetricsConfig::default();
+        let recorder = Recorder::new(config.clone(), Analytics::new(AnalyticsConfig::default()));
+        let mut time = telemetry::now();
+        for number in 0..100 {
+            let node: Arc<str> = format!("node{number}@host").into();
+            for payload in [NodePayload::Up, NodePayload::Down] {
+                recorder.handle(&Event::Node(NodeEvent { node: Some(node.clone()), time, payload }));
+            }
+            let passed = config.retention / 2 + Duration::from_secs(1);
+            time = Timestamp { monotonic: time.monotonic + passed, ..time };
+        }
+        let mut remembered = 0;
+        recorder.own.nodes.each(|_| remembered += 1);
+        assert_eq!(remembered, 2);
+    }
 }

@@ -4,6 +4,7 @@
 //! values put together without a separator, and so merge `("sup1", "2")` with `("sup", "12")`.
 
 use std::collections::HashMap;
+use std::mem::size_of;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,18 @@ use crate::event::{ReasonClass, RestartCause, Strategy, SupervisorExitClass, uni
 
 /// Deaths of the history that are looked at for exemplars.
 const DEATHS_FOR_EXEMPLARS: usize = 100;
+
+/// Longest value of a label that a node can send, in bytes, with each of its characters escaped; the name of a node.
+const ESCAPED_NAME: usize = 2 * 255;
+const ESCAPED_NODE: usize = 2 * 1020;
+
+/// Most bytes of a row, beside its children: itself, its labels, and those of its information, which names its parent too.
+pub(super) const SUPERVISOR_BYTES: usize =
+    size_of::<SupervisorRow>() + 2 * (ESCAPED_NAME + ESCAPED_NODE) + ESCAPED_NAME + 512;
+
+/// Most bytes of a child's row: itself, its text, and its places, all in memory that grows by doubling.
+pub(super) const CHILD_BYTES: usize =
+    2 * (size_of::<ChildRow>() + ESCAPED_NAME + 16 + 4 + size_of::<(Arc<str>, u32)>());
 
 /// The cells of one supervisor name.
 // In the order of declaration: what every family begins with stands together, in one place of memory.

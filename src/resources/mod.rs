@@ -4,6 +4,7 @@
 //! A leaf: it knows nothing of supervisors or listeners. Supervisors say how many processes they run, and listeners ask
 //! how many connections they may hold.
 
+mod room;
 mod seats;
 mod seldom;
 mod shortage;
@@ -16,6 +17,7 @@ use once_cell::sync::{Lazy, OnceCell};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::watch;
 
+pub(crate) use room::{Place, Room, entry_bytes, shrink, shrink_list};
 pub(crate) use seats::{Seat, Seats, Settled, Taken};
 pub(crate) use seldom::{Seldom, accept_failed};
 pub(crate) use shortage::Shortage;

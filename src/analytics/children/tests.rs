@@ -214,3 +214,28 @@ fn health_tells_a_failure_from_a_wish() {
         assert_eq!(ordered, Some(Health::Stopped), "{restart} {action}");
     }
 }
+
+// Children of nodes share one room. Those beyond are counted in their states, and a place is free again when a child is gone.
+#[test]
+fn children_of_nodes_are_listed_while_there_is_room() {
+    let room = Room::new(1);
+    let (mut one, mut two) = (Children::new(Some(room.clone())), Children::new(Some(room.clone())));
+    let (a, b) = (child("a", Restart::Permanent), child("b", Restart::Permanent));
+    one.started(&a, Some(pid(1)), 0);
+    two.started(&b, Some(pid(2)), 0);
+    assert_eq!((states(&one).len(), states(&two).len(), room.refused()), (1, 0, 1));
+    two.ended(&b, Some(pid(2)), end(Action::Restart, None));
+    assert_eq!(two.counts(), ChildCounts::from([(Restarting, 1)]));
+    two.restarted(&b, Some(pid(3)), Some(pid(2)), 0);
+    assert_eq!(two.counts(), ChildCounts::from([(Running, 1)]));
+
+    // The deaths of an incarnation that is over need the place for as long as they are kept.
+    one.start_failed(&a, Some(Action::Restart), None, death(&failure(&a, 0)));
+    one.clear();
+    assert!(room.take().is_none());
+    one.started(&a, Some(pid(4)), 0);
+    assert_eq!(view(&one, 0)[0].deaths_day, 1);
+    one.stopped(&a, true);
+    drop(one);
+    assert!(room.take().is_some());
+}

@@ -9,7 +9,8 @@ const ALL: HistoryFilter = HistoryFilter { child: None, event: None, limit: None
 
 fn record(capacity: usize) -> (Record, Story) {
     let begin = monotonic_now();
-    (Record::new(Name { supervisor: "workers".into(), node: None }, begin, capacity), Story::of("workers", begin))
+    let name = Name { supervisor: "workers".into(), node: None };
+    (Record::new(name, begin, capacity, &Room::new(0)), Story::of("workers", begin))
 }
 
 fn tell(record: &Record, story: &Story, events: impl IntoIterator<Item = (u64, Payload)>) {
@@ -218,7 +219,7 @@ fn a_replaced_incarnation_does_not_touch_the_view_of_the_next() {
 #[test]
 fn the_shared_record_has_no_view() {
     let begin = monotonic_now();
-    let record = Record::new(Name { supervisor: OTHER.into(), node: None }, begin, 10);
+    let record = Record::new(Name { supervisor: OTHER.into(), node: None }, begin, 10, &Room::new(0));
     let a = child("a", Restart::Permanent);
     for name in ["x", "y"] {
         let story = Story::of(name, begin);

@@ -4,18 +4,36 @@
 //! exporter: an agent may be newer, and its events must not be lost for that.
 
 mod read;
+mod text;
 mod write;
 
-use std::borrow::Cow;
-
 use super::frame::Reader;
-use crate::event::{ChildType, Pid, ReasonClass, Restart, Strategy};
+use crate::event::{ChildType, MAX_DETAIL_BYTES, Pid, ReasonClass, Restart, Strategy};
 
 pub use read::read;
+pub use text::Text;
 pub use write::{ack, resync, welcome};
 
 /// The version of the schema.
 pub const SCHEMA_VERSION: i64 = 1;
+
+/// Longest name of a supervisor, child, module, function, host or label, in bytes. The agent sends at most 64 of most.
+pub const MAX_NAME_BYTES: usize = 255;
+
+/// Longest name of a node, in bytes: an atom of Erlang has at most 255 characters.
+pub const MAX_NODE_BYTES: usize = 1020;
+
+/// Most labels of a node; those beyond are left out.
+pub const MAX_LABELS: usize = 32;
+
+/// A name.
+pub type Name<'a> = Text<'a, MAX_NAME_BYTES>;
+
+/// The name of a node. One that is cut names no node.
+pub type NodeName<'a> = Text<'a, MAX_NODE_BYTES>;
+
+/// A reason at length.
+pub type ReasonText<'a> = Text<'a, MAX_DETAIL_BYTES>;
 
 /// What an agent says.
 #[derive(Debug)]
@@ -38,7 +56,7 @@ pub enum Message<'a> {
     /// A heartbeat.
     Stats(Stats),
     /// The agent stops.
-    Bye(Cow<'a, str>),
+    Bye(ReasonText<'a>),
     /// Something newer than this exporter.
     Unknown,
 }
@@ -47,31 +65,33 @@ pub enum Message<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello<'a> {
     /// Version of the agent.
-    pub agent: Cow<'a, str>,
+    pub agent: Name<'a>,
     /// Name of the node.
-    pub node: Cow<'a, str>,
+    pub node: NodeName<'a>,
     /// Made by chance when the agent's tables were made; numbers and keys belong to it.
     pub incarnation: &'a [u8],
     /// OTP's release.
-    pub otp: Cow<'a, str>,
+    pub otp: Name<'a>,
     /// Elixir's version; none if there is no Elixir.
-    pub elixir: Option<Cow<'a, str>>,
+    pub elixir: Option<Name<'a>>,
     /// The host's name.
-    pub host: Cow<'a, str>,
+    pub host: Name<'a>,
     /// The process of the operating system.
     pub os_pid: i64,
     /// When the virtual machine started: with host and process it tells machines apart.
     pub vm_start_us: i64,
     /// The node's clock.
     pub now_us: i64,
-    /// What its owner says of it: names and values.
+    /// What its owner says of it: names and values, at most [`MAX_LABELS`].
     pub labels: Vec<Label<'a>>,
+    /// Were there more?
+    pub has_more_labels: bool,
     /// What the exporter may want to see.
     pub token: Option<&'a [u8]>,
 }
 
 /// The name and the value of a label.
-pub type Label<'a> = (Cow<'a, str>, Cow<'a, str>);
+pub type Label<'a> = (Name<'a>, Name<'a>);
 
 /// A supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,19 +101,19 @@ pub struct Sup<'a> {
     /// The process, as text.
     pub pid: Option<Pid>,
     /// The registered name; empty if it has none.
-    pub name: Cow<'a, str>,
+    pub name: Name<'a>,
     /// The callback module.
-    pub module: Cow<'a, str>,
+    pub module: Name<'a>,
     /// Are its children all alike, and never reported when they start?
     pub is_dynamic: bool,
     /// Does it restart children at all? A `supervisor_bridge` does not.
     pub restarts: bool,
     /// The application it belongs to.
-    pub app: Option<Cow<'a, str>>,
+    pub app: Option<Name<'a>>,
     /// The supervisor above.
     pub parent: Option<i64>,
     /// Its id there.
-    pub id_in_parent: Option<Cow<'a, str>>,
+    pub id_in_parent: Option<Name<'a>>,
     /// How the failure of one child concerns its siblings; none if unknown.
     pub strategy: Option<Strategy>,
     /// Restarts allowed within the period; none if unknown.
@@ -175,9 +195,9 @@ pub enum Flag {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Child<'a> {
     /// `undefined` where there is none that would be stable.
-    pub id: Cow<'a, str>,
+    pub id: Name<'a>,
     /// Its start function.
-    pub mfa: Cow<'a, str>,
+    pub mfa: Name<'a>,
     /// When it is restarted; none for a type that OTP does not have.
     pub restart: Option<Restart>,
     /// A worker or a supervisor.
@@ -192,9 +212,9 @@ pub struct Reason<'a> {
     /// In our words.
     pub class: ReasonClass,
     /// In short.
-    pub tag: Cow<'a, str>,
+    pub tag: Name<'a>,
     /// At length; empty where class or tag say it all.
-    pub detail: Cow<'a, str>,
+    pub detail: ReasonText<'a>,
 }
 
 /// Events that were counted in the node.
@@ -233,10 +253,23 @@ pub struct Down<'a> {
     pub time_us: i64,
     /// Which.
     pub sup: i64,
-    /// Why, in OTP's word: the class before it was turned into ours.
-    pub class: &'a str,
+    /// How.
+    pub end: End,
     /// Why.
     pub reason: Reason<'a>,
+}
+
+/// How a supervisor ended, as far as the word of OTP tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// `normal`
+    Normal,
+    /// `shutdown`
+    Shutdown,
+    /// `noproc`: it had ended before the agent watched it.
+    Unseen,
+    /// Every other word.
+    Failed,
 }
 
 /// What an agent counts about itself, since its incarnation began.
@@ -248,4 +281,25 @@ pub struct Stats {
     pub lost: u64,
     /// Times its tap had to be installed again.
     pub reinstalls: u64,
+}
+
+// === impl Hello ===
+
+impl Hello<'_> {
+    /// Did the agent say more than is kept?
+    pub fn is_cut(&self) -> bool {
+        let texts = [&self.agent, &self.otp, &self.host].into_iter().chain(&self.elixir);
+        let labels = self.labels.iter().flat_map(|(name, value)| [name, value]);
+        self.has_more_labels || texts.chain(labels).any(Text::is_cut)
+    }
+}
+
+// === impl Sup ===
+
+impl Sup<'_> {
+    /// Did the agent say more than is kept?
+    pub fn is_cut(&self) -> bool {
+        let texts = [&self.name, &self.module].into_iter().chain(&self.app).chain(&self.id_in_parent);
+        texts.into_iter().any(Text::is_cut)
+    }
 }

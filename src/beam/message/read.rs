@@ -1,8 +1,8 @@
 //! From the agent: frames become messages.
 
 use super::{
-    Child, Down, Elements, Event, Events, Flag, Hello, Kind, Label, Message, Reason, SCHEMA_VERSION, Stats, Sum, Sums,
-    Sup,
+    Child, Down, Elements, End, Event, Events, Flag, Hello, Kind, Label, MAX_LABELS, Message, Reason, SCHEMA_VERSION,
+    Stats, Sum, Sums, Sup, Text,
 };
 use crate::beam::frame::{FrameError, Reader};
 use crate::event::{ChildType, Pid, ReasonClass, Restart, Strategy};
@@ -44,8 +44,8 @@ pub fn read(frame: &[u8]) -> Result<Message<'_>, FrameError> {
         "down" => {
             need(&reader, arity, 5)?;
             let (seq, time_us, sup) = (reader.natural()?, reader.integer()?, reader.integer()?);
-            let (class, reason) = reason(&mut reader)?;
-            (Message::Down(Down { seq, time_us, sup, class, reason }), 5)
+            let (word, reason) = reason(&mut reader)?;
+            (Message::Down(Down { seq, time_us, sup, end: end(word), reason }), 5)
         }
         "stats" => {
             need(&reader, arity, 3)?;
@@ -53,7 +53,7 @@ pub fn read(frame: &[u8]) -> Result<Message<'_>, FrameError> {
         }
         "bye" => {
             need(&reader, arity, 2)?;
-            (Message::Bye(reader.text()?), 2)
+            (Message::Bye(Text::read(&mut reader)?), 2)
         }
         _ => (Message::Unknown, 1),
     };
@@ -73,32 +73,37 @@ fn hello<'a>(reader: &mut Reader<'a>, arity: usize) -> Result<Hello<'a>, FrameEr
         return Err(reader.wrong_here("a version of the schema other than 1"));
     }
     let elements = reader.tuple(11)?;
-    let hello = Hello {
-        agent: reader.text()?,
-        node: reader.text()?,
+    let mut hello = Hello {
+        agent: Text::read(reader)?,
+        node: Text::read(reader)?,
         incarnation: reader.binary()?,
-        otp: reader.text()?,
-        elixir: optional(reader, Reader::text)?,
-        host: reader.text()?,
+        otp: Text::read(reader)?,
+        elixir: optional(reader, Text::read)?,
+        host: Text::read(reader)?,
         os_pid: reader.integer()?,
         vm_start_us: reader.integer()?,
         now_us: reader.integer()?,
-        labels: labels(reader)?,
-        token: optional(reader, Reader::binary)?,
+        labels: Vec::new(),
+        has_more_labels: false,
+        token: None,
     };
+    (hello.labels, hello.has_more_labels) = labels(reader)?;
+    hello.token = optional(reader, Reader::binary)?;
     reader.skip(elements - 11)?;
     Ok(hello)
 }
 
-fn labels<'a>(reader: &mut Reader<'a>) -> Result<Vec<Label<'a>>, FrameError> {
+/// The labels that are kept, and whether there are more.
+fn labels<'a>(reader: &mut Reader<'a>) -> Result<(Vec<Label<'a>>, bool), FrameError> {
     let (count, mut labels) = (reader.list()?, Vec::new());
-    for _ in 0..count {
+    for _ in 0..count.min(MAX_LABELS) {
         let arity = reader.tuple(2)?;
-        labels.push((reader.text()?, reader.text()?));
+        labels.push((Text::read(reader)?, Text::read(reader)?));
         reader.skip(arity - 2)?;
     }
+    reader.skip(count.saturating_sub(MAX_LABELS))?;
     reader.end_list(count)?;
-    Ok(labels)
+    Ok((labels, count > MAX_LABELS))
 }
 
 fn supervisor<'a>(reader: &mut Reader<'a>, arity: usize) -> Result<Sup<'a>, FrameError> {
@@ -106,11 +111,11 @@ fn supervisor<'a>(reader: &mut Reader<'a>, arity: usize) -> Result<Sup<'a>, Fram
     let key = reader.integer()?;
     let pid = pid(reader.binary()?);
     let _name_kind = reader.atom()?;
-    let (name, module) = (reader.text()?, reader.text()?);
+    let (name, module) = (Text::read(reader)?, Text::read(reader)?);
     let behaviour = reader.atom()?;
-    let app = optional(reader, Reader::text)?;
+    let app = optional(reader, Text::read)?;
     let parent = optional(reader, Reader::integer)?;
-    let id_in_parent = optional(reader, Reader::text)?;
+    let id_in_parent = optional(reader, Text::read)?;
     let strategy = reader.atom()?;
     let known = |number: i64| u32::try_from(number).ok();
     let (intensity, period) = (known(reader.integer()?), known(reader.integer()?));
@@ -171,7 +176,7 @@ fn reason<'a>(reader: &mut Reader<'a>) -> Result<(&'a str, Reason<'a>), FrameErr
     let arity = reader.tuple(3)?;
     let word = reader.atom()?;
     let class = class(word);
-    let reason = Reason { class, tag: reader.text()?, detail: reader.text()? };
+    let reason = Reason { class, tag: Text::read(reader)?, detail: Text::read(reader)? };
     reader.skip(arity - 3)?;
     Ok((word, reason))
 }
@@ -183,6 +188,15 @@ fn class(word: &str) -> ReasonClass {
         "shutdown" => ReasonClass::Shutdown,
         "killed" => ReasonClass::Killed,
         _ => ReasonClass::Error,
+    }
+}
+
+fn end(word: &str) -> End {
+    match word {
+        "normal" => End::Normal,
+        "shutdown" => End::Shutdown,
+        "noproc" => End::Unseen,
+        _ => End::Failed,
     }
 }
 
@@ -204,8 +218,8 @@ fn restart(word: &str) -> Option<Restart> {
 fn child<'a>(reader: &mut Reader<'a>) -> Result<Child<'a>, FrameError> {
     let arity = reader.tuple(6)?;
     let child = Child {
-        id: reader.text()?,
-        mfa: reader.text()?,
+        id: Text::read(reader)?,
+        mfa: Text::read(reader)?,
         restart: restart(reader.atom()?),
         child_type: if reader.atom()? == "supervisor" { ChildType::Supervisor } else { ChildType::Worker },
         is_killed: reader.integer()? == -2,

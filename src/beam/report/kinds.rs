@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::text::{exit_reason, since};
-use super::{Emit, Moment, Round, Watched, ending};
+use super::text::since;
+use super::{Awaited, Emit, Moment, Round, SETTLE, Watched, ending};
 use crate::beam::message::{Child, Event, Flag};
 use crate::event::{
     Action, Aggregated, ChildRef, ExitReason, Payload, Pid, ReasonClass, Restart, RestartCause, Timestamp,
@@ -57,13 +57,13 @@ impl Watched {
     }
 
     pub(super) fn terminated(&mut self, event: &Event<'_>, moment: Moment, at: Timestamp, emit: &mut Emit<'_>) {
-        let reason = exit_reason(&event.reason);
+        let reason = self.share.reason(&event.reason);
         let is_restarted = self.config.restarts && event.child.restart != Some(Restart::Temporary);
         let decision = if is_restarted { self.decide(at.monotonic) } else { ending(Action::Forget) };
         let (child, lifetime) = if self.config.is_dynamic {
             let child = self.child_ref(&event.child);
             if is_restarted {
-                self.await_restart(child.clone(), event.pid, 0, moment, at, emit);
+                self.await_restart(Awaited::new(child.clone(), event.pid, 0, moment.heard + SETTLE), at, emit);
             }
             (child, None)
         } else {
@@ -108,7 +108,7 @@ impl Watched {
     }
 
     pub(super) fn start_error(&mut self, event: &Event<'_>, moment: Moment, at: Timestamp, emit: &mut Emit<'_>) {
-        let reason = exit_reason(&event.reason);
+        let reason = self.share.reason(&event.reason);
         // A supervisor that cannot start a child when it starts itself does not try again.
         let is_retried = event.flag != Flag::Init;
         let decision = is_retried.then(|| self.decide(at.monotonic));
@@ -117,7 +117,7 @@ impl Watched {
             let place = self.awaited.iter().position(|awaited| awaited.pid == event.pid);
             let attempts = place.map_or(0, |place| self.awaited.remove(place).attempts).saturating_add(1);
             if is_retried {
-                self.await_restart(child.clone(), event.pid, attempts, moment, at, emit);
+                self.await_restart(Awaited::new(child.clone(), event.pid, attempts, moment.heard + SETTLE), at, emit);
             }
             (child, attempts)
         } else {
@@ -159,7 +159,7 @@ impl Watched {
         } else {
             self.with_fixed(&event.child, |fixed| (fixed.child.clone(), fixed.lifetime(event.pid, moment.node_us)))
         };
-        let reason = if class == ReasonClass::Timeout { ExitReason::Timeout } else { exit_reason(&event.reason) };
+        let reason = if class == ReasonClass::Timeout { ExitReason::Timeout } else { self.share.reason(&event.reason) };
         let payload = Payload::ChildTerminate {
             child,
             child_pid: event.pid,

@@ -20,35 +20,43 @@
 
 mod children;
 mod kinds;
+mod share;
 mod sums;
 mod text;
 
 use std::collections::HashMap;
+use std::mem::size_of;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 
-use super::message::{Child, Event, Kind, Reason, Sup};
+use super::message::{Child, End, Event, Kind, MAX_NAME_BYTES, Reason, Sup};
 use crate::event::{
-    Action, Aggregated, ChildRef, Decision, Detail, ExitReason, Payload, Pid, RestartCause, Strategy, SupervisorExit,
-    SupervisorRef, Timestamp, counted,
+    Action, Aggregated, ChildRef, Decision, Detail, ExitReason, NodeLimit, Payload, Pid, RestartCause, Strategy,
+    SupervisorExit, SupervisorRef, Timestamp, counted,
 };
-use crate::intensity::{Intensity, Resolution};
+use crate::intensity::Intensity;
+use crate::resources::{Place, entry_bytes, shrink, shrink_list};
 
-use children::Fixed;
-use text::{exit_reason, name_of, since};
+use children::{Described, Fixed};
+use text::{name_of, since};
 
 pub use children::MAX_CHILDREN;
+pub use share::Share;
 
-/// Dynamic children of one supervisor whose restart is awaited at a time; beyond, the oldest is taken for restarted.
+/// Dynamic children of one supervisor whose restart is awaited at a time; beyond, and beyond the limit of the node, the
+/// oldest is taken for restarted.
 pub const MAX_AWAITED: usize = 1000;
 
 /// After this time without a `start_error` a dynamic child is taken for restarted, and what starts is no sibling any more.
 pub const SETTLE: Duration = Duration::from_secs(1);
 
 /// Restarts remembered until the limit of the supervisor is known.
-const MAX_EARLY: usize = 100;
+pub(super) const MAX_EARLY: usize = 100;
+
+/// Parts of the intensity window in which restarts are counted together, if there may be more of them than that.
+pub(super) const WINDOW_PARTS: u32 = 100;
 
 /// When something happened on the node, and when it was heard of.
 #[derive(Clone, Copy, Debug)]
@@ -69,8 +77,7 @@ pub type Emit<'a> = dyn FnMut(&Arc<SupervisorRef>, Timestamp, Payload) + 'a;
 pub struct Watched {
     /// Who it is in events.
     pub reference: Arc<SupervisorRef>,
-    /// Were there more children than are followed?
-    pub is_full: bool,
+    share: Share,
     parent: Option<Arc<str>>,
     config: Config,
     window: Option<Intensity>,
@@ -79,9 +86,9 @@ pub struct Watched {
     /// No event is earlier than the one before.
     newest: Option<Instant>,
     /// By id.
-    fixed: HashMap<Box<str>, Fixed, RandomState>,
+    fixed: HashMap<Arc<str>, Fixed, RandomState>,
     /// Descriptions of dynamic children, by start function.
-    kinds: HashMap<Box<str>, Arc<ChildRef>, RandomState>,
+    kinds: HashMap<Arc<str>, Described, RandomState>,
     awaited: Vec<Awaited>,
     /// Static children with a restart to come.
     expected: usize,
@@ -109,6 +116,8 @@ struct Awaited {
     pid: Option<Pid>,
     attempts: u32,
     deadline: Instant,
+    /// Its place in the share of the node; none for the first of a supervisor.
+    place: Option<Place>,
 }
 
 /// One failure and the siblings that are restarted with the child that failed.
@@ -118,16 +127,41 @@ struct Round {
     last_us: i64,
 }
 
+/// Most bytes of one supervisor, beside its children and the texts that count in the [`Share`] of its node: itself and its
+/// places in the tables of the session and of its consumers, its name and that of its parent, the window or the restarts
+/// before it was known, and tables of children as small as there are.
+pub const SUPERVISOR_BYTES: usize = size_of::<Watched>()
+    + 4 * entry_bytes::<(Pid, usize)>()
+    + size_of::<SupervisorRef>()
+    + 2 * (MAX_NAME_BYTES + ALLOCATION)
+    + (WINDOW_PARTS as usize).next_power_of_two() * size_of::<(u64, u64)>()
+    + 4 * (size_of::<(Arc<str>, Fixed)>() + size_of::<(Arc<str>, Described)>() + size_of::<Awaited>())
+    + size_of::<ChildRef>()
+    + 8 * ALLOCATION;
+
+/// Most bytes of one child, beside its name.
+pub const CHILD_BYTES: usize = entry_bytes::<(Arc<str>, Fixed)>() + size_of::<ChildRef>() + ALLOCATION;
+
+/// Most bytes of a restart that is awaited.
+pub const AWAITED_BYTES: usize = 4 * size_of::<Awaited>();
+
+/// What an allocation takes beside its content: counts of references, and what the allocator adds.
+const ALLOCATION: usize = 40;
+
 // === impl Watched ===
 
 impl Watched {
-    /// A supervisor that was found on a node.
-    pub fn new(sup: &Sup<'_>, node: &Arc<str>, parent: Option<&Arc<str>>) -> Self {
-        let name = name_of(sup, parent.map(|parent| &**parent));
+    /// A supervisor that was found on a node, whose share what it says takes part in.
+    pub fn new(sup: &Sup<'_>, node: &Arc<str>, parent: Option<&Arc<str>>, share: &Share) -> Self {
+        let mut name = name_of(sup, parent.map(|parent| &**parent));
+        if sup.is_cut() || name.len() > MAX_NAME_BYTES {
+            share.reach(NodeLimit::TextLength);
+            name.truncate(name.floor_char_boundary(MAX_NAME_BYTES));
+        }
         let id = sup.pid.unwrap_or(Pid::Beam { id: 0, serial: 0 });
         Self {
             reference: Arc::new(SupervisorRef::new(id, name, Some(node.clone()))),
-            is_full: false,
+            share: share.clone(),
             parent: parent.cloned(),
             config: Config::default(),
             window: None,
@@ -164,8 +198,8 @@ impl Watched {
             let epoch = self.early.first().map_or(at.monotonic, |first| *first);
             // Real time and not OTP's whole seconds: what it finds too many is too many for OTP as well.
             let window = Duration::from_secs(period.into());
-            let mut window = Intensity::new(intensity, window, Resolution::Milliseconds, epoch);
-            for at in self.early.drain(..) {
+            let mut window = Intensity::in_parts(intensity, window, WINDOW_PARTS, epoch);
+            for at in std::mem::take(&mut self.early) {
                 window.admit(at);
             }
             self.window = Some(window);
@@ -200,9 +234,9 @@ impl Watched {
                     Payload::ChildAggregate { child: Some(kind.clone()), of, count: expected - 1 },
                 );
             }
-            if expected > 0 && self.awaited.len() < MAX_AWAITED {
-                let (pid, attempts, deadline) = (fixed.last, fixed.attempts, at.monotonic + SETTLE);
-                self.awaited.push(Awaited { child: kind.clone(), pid, attempts, deadline });
+            if expected > 0 {
+                let deadline = at.monotonic + SETTLE;
+                self.await_restart(Awaited::new(kind.clone(), fixed.last, fixed.attempts, deadline), at, emit);
             }
             if fixed.child.id != kind.id {
                 emit(&self.reference, at, Payload::ChildStop { child: fixed.child, deleted: true });
@@ -225,6 +259,13 @@ impl Watched {
             Kind::ShutdownError => self.stopped(event, moment, at, emit),
             Kind::Unknown => {}
         }
+        self.shrink();
+    }
+
+    /// Gives back the memory of children and restarts that are followed no more.
+    fn shrink(&mut self) {
+        shrink(&mut self.fixed);
+        shrink_list(&mut self.awaited);
     }
 
     /// Takes dynamic children for restarted of which nothing bad was heard for long enough.
@@ -241,6 +282,7 @@ impl Watched {
             }
             !is_due
         });
+        self.shrink();
     }
 
     /// Is there something that only time tells?
@@ -254,18 +296,18 @@ impl Watched {
     }
 
     /// It ended, for the reason that the node says. Nothing may be said of it afterwards.
-    pub fn down(mut self, class: &str, reason: &Reason<'_>, moment: Moment, emit: &mut Emit<'_>) {
+    pub fn down(mut self, end: End, reason: &Reason<'_>, moment: Moment, emit: &mut Emit<'_>) {
         let at = self.in_order(moment);
         // It worked on after these deaths.
         for awaited in self.awaited.iter().filter(|awaited| awaited.attempts == 0) {
             emit(&self.reference, at, inferred(awaited));
         }
-        let reason = match (self.gave_up.take(), class) {
+        let reason = match (self.gave_up.take(), end) {
             (Some(detail), _) => SupervisorExit::MaxIntensity(detail),
-            (None, "normal") => SupervisorExit::Normal,
-            (None, "shutdown") => SupervisorExit::Shutdown,
-            (None, "noproc") => SupervisorExit::Unknown(Detail::new("it had ended before it was watched")),
-            (None, _) => SupervisorExit::Error(Detail::new(&exit_reason(reason).to_string())),
+            (None, End::Normal) => SupervisorExit::Normal,
+            (None, End::Shutdown) => SupervisorExit::Shutdown,
+            (None, End::Unseen) => SupervisorExit::Unknown(self.share.text("it had ended before it was watched")),
+            (None, End::Failed) => SupervisorExit::Error(self.share.text(&self.share.reason(reason).to_string())),
         };
         emit(&self.reference, at, Payload::SupervisorTerminate { reason, lifetime: None });
     }
@@ -275,7 +317,7 @@ impl Watched {
         let at = self.no_earlier(now);
         let reason = match self.gave_up.take() {
             Some(detail) => SupervisorExit::MaxIntensity(detail),
-            None => SupervisorExit::Unknown(Detail::new(why)),
+            None => SupervisorExit::Unknown(self.share.text(why)),
         };
         emit(&self.reference, at, Payload::SupervisorTerminate { reason, lifetime: None });
     }
@@ -297,7 +339,7 @@ impl Watched {
             Some((child, reason)) => format!("child {:?} ended ({reason}): {limit}", child.id),
             None => limit,
         };
-        self.gave_up = Some(Detail::new(&text));
+        self.gave_up = Some(self.share.text(&text));
     }
 
     /// A supervisor restarts a child before it does anything else, so a report proves that those before it succeeded.
@@ -314,19 +356,18 @@ impl Watched {
         });
     }
 
-    fn await_restart(
-        &mut self,
-        child: Arc<ChildRef>,
-        pid: Option<Pid>,
-        attempts: u32,
-        moment: Moment,
-        at: Timestamp,
-        emit: &mut Emit<'_>,
-    ) {
-        if self.awaited.len() == MAX_AWAITED {
-            emit(&self.reference, at, inferred(&self.awaited.remove(0)));
+    /// Waits for what becomes of a child. Each supervisor may wait for one, and for more while its node has room.
+    fn await_restart(&mut self, mut new: Awaited, at: Timestamp, emit: &mut Emit<'_>) {
+        if !self.awaited.is_empty() {
+            new.place = if self.awaited.len() < MAX_AWAITED { self.share.awaited() } else { None };
+            if new.place.is_none() {
+                self.share.reach(NodeLimit::Awaited);
+                let oldest = self.awaited.remove(0);
+                emit(&self.reference, at, inferred(&oldest));
+                new.place = oldest.place;
+            }
         }
-        self.awaited.push(Awaited { child, pid, attempts, deadline: moment.heard + SETTLE });
+        self.awaited.push(new);
     }
 
     /// What OTP does about a child that is to be restarted.
@@ -369,6 +410,14 @@ impl Watched {
         let monotonic = self.newest.map_or(at.monotonic, |newest| newest.max(at.monotonic));
         self.newest = Some(monotonic);
         Timestamp { monotonic, system: at.system }
+    }
+}
+
+// === impl Awaited ===
+
+impl Awaited {
+    fn new(child: Arc<ChildRef>, pid: Option<Pid>, attempts: u32, deadline: Instant) -> Self {
+        Self { child, pid, attempts, deadline, place: None }
     }
 }
 

@@ -65,7 +65,10 @@ impl Watched {
                 }
                 // A death that was told by itself is awaited; of one that was counted the count is still to come.
                 match self.awaited.iter().rposition(|awaited| awaited.attempts == 0) {
-                    Some(newest) => drop(self.awaited.remove(newest)),
+                    Some(newest) => {
+                        self.awaited.remove(newest);
+                        self.shrink();
+                    }
                     None => self.refused += 1,
                 }
                 self.gave_up.get_or_insert_with(|| Detail::new("one restart too many"));

@@ -14,12 +14,16 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
-use super::frame::FrameError;
+use super::frame::{FrameError, MAX_FRAME_BYTES};
 use super::message::Hello;
+use super::report::{CHILD_BYTES, SUPERVISOR_BYTES};
 use crate::event::{Event, NodeEvent, NodeLimit, NodePayload, Timestamp, counted};
 
 pub use node::Node;
+
+use node::NODE_BYTES;
 
 /// How often an agent is asked to be heard.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -30,9 +34,6 @@ pub const SILENCE: Duration = Duration::from_secs(15);
 /// How often an agent is asked to say all its supervisors again at most: there may be ten thousand.
 pub const RESYNC_PAUSE: Duration = Duration::from_secs(60);
 
-/// Longest name of a node, in bytes: atoms of Erlang have at most 255 characters.
-const MAX_NODE_NAME: usize = 1020;
-
 /// Longest incarnation, in bytes.
 const MAX_INCARNATION: usize = 64;
 
@@ -41,8 +42,12 @@ const MAX_INCARNATION: usize = 64;
 pub struct NodeLimits {
     /// Most nodes that are known at a time.
     pub nodes: usize,
-    /// Most supervisors of a node.
+    /// Most supervisors of a node, those included that a new incarnation of its agent has not said yet.
     pub supervisors_per_node: usize,
+    /// Most children of a node that are followed; those beyond are told under `_other` of their supervisor.
+    pub children_per_node: usize,
+    /// Most bytes of different texts of a node that are kept at a time, by whomever: names of children, reasons.
+    pub text_bytes_per_node: usize,
     /// How long a node that is down is remembered.
     pub retention: Duration,
 }
@@ -89,10 +94,30 @@ pub struct Welcomed {
     pub name: Arc<str>,
     /// Events up to this number are not wanted again.
     pub resume_after: u64,
+    /// Notified when a newer connection takes the place of this one.
+    pub replaced: Arc<Notify>,
 }
 
 /// Takes the events.
 pub type Bus<'a> = dyn FnMut(&Event) + 'a;
+
+// === impl NodeLimits ===
+
+impl NodeLimits {
+    /// Most bytes of memory that one node takes of its own, whatever it sends: its supervisors, children and texts, and its
+    /// connection with a frame that is read. What histories and metrics take is bounded for all nodes together, by
+    /// [`AnalyticsConfig::most_bytes`](crate::analytics::AnalyticsConfig::most_bytes) and
+    /// [`MetricsConfig::most_bytes`](crate::metrics::MetricsConfig::most_bytes).
+    pub fn most_bytes_per_node(&self) -> usize {
+        // A buffer that grows has its old and its new memory at once, of which the new is at most twice the frame.
+        let connection = 3 * MAX_FRAME_BYTES;
+        self.supervisors_per_node * SUPERVISOR_BYTES
+            + self.children_per_node * CHILD_BYTES
+            + self.text_bytes_per_node
+            + NODE_BYTES
+            + connection
+    }
+}
 
 // === impl Nodes ===
 
@@ -113,7 +138,7 @@ impl Nodes {
         now: Timestamp,
         bus: &mut Bus<'_>,
     ) -> Result<Welcomed, Refusal> {
-        if hello.node.is_empty() || hello.node.len() > MAX_NODE_NAME || hello.incarnation.len() > MAX_INCARNATION {
+        if hello.node.is_empty() || hello.node.is_cut() || hello.incarnation.len() > MAX_INCARNATION {
             return Err(Refusal::Order("a node without a name, or with one that is too long"));
         }
         loop {
@@ -121,10 +146,10 @@ impl Nodes {
             let mut state = node.lock();
             // It may have been forgotten between the two locks.
             if !state.is_forgotten {
-                let resume_after = state.hello(hello, connection, now, bus)?;
+                let (resume_after, replaced) = state.hello(hello, connection, now, bus)?;
                 let name = state.name.clone();
                 drop(state);
-                return Ok(Welcomed { node, name, resume_after });
+                return Ok(Welcomed { node, name, resume_after, replaced });
             }
         }
     }

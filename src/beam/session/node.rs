@@ -5,29 +5,40 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
+use tokio::sync::Notify;
 
 use super::clock::Anchor;
 use super::{Bus, NodeLimits, RESYNC_PAUSE, Refusal, SILENCE, limit};
 use crate::beam::message::{Down, Events, Hello, Kind, Message, Stats, Sums, Sup};
-use crate::beam::report::Watched;
+use crate::beam::report::{AWAITED_BYTES, Share, Watched};
 use crate::event::{
     Event, NodeCounts, NodeEvent, NodeLimit, NodePayload, Payload, Pid, SupervisorEvent, SupervisorRef, Timestamp,
 };
+
+/// Dynamic children of one node whose restart is awaited at a time, beside one of each supervisor.
+pub(super) const MAX_AWAITED_PER_NODE: usize = 10_000;
+
+/// Most bytes that a node takes beside its supervisors, children and texts.
+pub(super) const NODE_BYTES: usize = MAX_AWAITED_PER_NODE * AWAITED_BYTES + Ended::LIMIT * Ended::KEY_BYTES;
 
 /// A node.
 #[derive(Debug)]
 pub struct Node {
     pub(super) name: Arc<str>,
     limits: NodeLimits,
+    share: Share,
     machine: Machine,
     incarnation: Box<[u8]>,
     /// The connection that speaks for it now.
     pub(super) connection: Option<u64>,
+    /// Tells that connection when another one takes its place.
+    replaced: Arc<Notify>,
     /// The newest number taken in; none before the first of a stream that was not known.
     last_seq: Option<u64>,
-    supervisors: HashMap<i64, Watched, RandomState>,
+    /// In boxes, or the tables would take more than the supervisors.
+    supervisors: HashMap<i64, Box<Watched>, RandomState>,
     /// Supervisors of the incarnation before, by process, until the new one has said all of its own.
-    handed_over: HashMap<Pid, Watched, RandomState>,
+    handed_over: HashMap<Pid, Box<Watched>, RandomState>,
     ended: Ended,
     is_full: bool,
     /// Was a supervisor left out that there is room for by now?
@@ -66,9 +77,11 @@ impl Node {
         Self {
             name,
             limits,
+            share: Share::new(limits.children_per_node, MAX_AWAITED_PER_NODE, limits.text_bytes_per_node),
             machine: Machine::of(hello),
             incarnation: hello.incarnation.into(),
             connection: None,
+            replaced: Arc::default(),
             last_seq: None,
             supervisors: HashMap::default(),
             handed_over: HashMap::default(),
@@ -92,7 +105,7 @@ impl Node {
         connection: u64,
         now: Timestamp,
         bus: &mut Bus<'_>,
-    ) -> Result<u64, Refusal> {
+    ) -> Result<(u64, Arc<Notify>), Refusal> {
         let machine = Machine::of(hello);
         let is_alive = self.connection.is_some() && now.monotonic.saturating_duration_since(self.heard) <= SILENCE;
         if is_alive && machine != self.machine {
@@ -116,11 +129,15 @@ impl Node {
             (self.last_seq, self.is_full, self.stats) = (None, false, Stats::default());
             self.ended = Ended::default();
         }
+        if hello.is_cut() {
+            bus(&limit(Some(&self.name), NodeLimit::TextLength, now));
+        }
         self.connection = Some(connection);
+        std::mem::take(&mut self.replaced).notify_one();
         self.anchor = Anchor::new(hello.now_us, now);
         self.heard(now, bus);
         self.supervisors.values_mut().for_each(|supervisor| supervisor.wait_again(now.monotonic));
-        Ok(self.last_seq.unwrap_or(0))
+        Ok((self.last_seq.unwrap_or(0), self.replaced.clone()))
     }
 
     /// Takes a message in. Nothing of a message that is refused was taken in, but for the events before the one that is
@@ -251,19 +268,33 @@ impl Node {
             return;
         }
         let handed_over = sup.pid.and_then(|pid| self.handed_over.remove(&pid));
+        let has_room = self.supervisors.len() + self.handed_over.len() < self.limits.supervisors_per_node;
         let mut watched = match handed_over {
             Some(watched) => watched,
-            None if self.supervisors.len() >= self.limits.supervisors_per_node => {
-                self.is_full = true;
-                return bus(&limit(Some(&self.name), NodeLimit::Supervisors, now));
+            None if has_room || self.makes_room(now, bus) => {
+                let parent = sup.parent.and_then(|parent| self.supervisors.get(&parent));
+                Box::new(Watched::new(sup, &self.name, parent.map(|parent| &parent.reference.name), &self.share))
             }
             None => {
-                let parent = sup.parent.and_then(|parent| self.supervisors.get(&parent));
-                Watched::new(sup, &self.name, parent.map(|parent| &parent.reference.name))
+                self.is_full = true;
+                return;
             }
         };
+        let mut emit = |reference: &Arc<_>, at, payload| bus(&supervised(reference, at, payload));
         watched.said(sup, at, &mut emit);
         self.supervisors.insert(sup.key, watched);
+    }
+
+    /// Is there room for one supervisor more after one has gone of the incarnation before? It was not said again so far, and
+    /// if it is, it goes on by its name.
+    fn makes_room(&mut self, now: Timestamp, bus: &mut Bus<'_>) -> bool {
+        bus(&limit(Some(&self.name), NodeLimit::Supervisors, now));
+        let silent = self.handed_over.keys().next().copied();
+        let Some(silent) = silent.and_then(|pid| self.handed_over.remove(&pid)) else { return false };
+        silent.gone("its agent was started again, and it had to make room", now, &mut |reference, at, payload| {
+            bus(&supervised(reference, at, payload));
+        });
+        true
     }
 
     fn snapshot_done(&mut self, now: Timestamp, bus: &mut Bus<'_>) {
@@ -284,13 +315,9 @@ impl Node {
                 self.counts.unknown += 1;
             } else if let Some(supervisor) = self.supervisors.get_mut(&event.sup) {
                 self.counts.events += 1;
-                let was_full = supervisor.is_full;
                 supervisor.event(&event, moment, &mut |reference, at, payload| {
                     bus(&supervised(reference, at, payload));
                 });
-                if supervisor.is_full && !was_full {
-                    bus(&limit(Some(&self.name), NodeLimit::Children, now));
-                }
             } else {
                 self.left_out(1);
             }
@@ -334,7 +361,7 @@ impl Node {
                 self.counts.events += 1;
                 self.is_incomplete |= self.is_full;
                 self.ended.add(down.sup);
-                supervisor.down(down.class, &down.reason, moment, &mut |reference, at, payload| {
+                supervisor.down(down.end, &down.reason, moment, &mut |reference, at, payload| {
                     bus(&supervised(reference, at, payload));
                 });
             }
@@ -374,6 +401,9 @@ impl Node {
     }
 
     fn report(&mut self, now: Timestamp, bus: &mut Bus<'_>) {
+        for reached in self.share.reached() {
+            bus(&limit(Some(&self.name), reached, now));
+        }
         let counts = std::mem::take(&mut self.counts);
         if counts != NodeCounts::default() {
             let payload = NodePayload::Report(counts);
@@ -387,6 +417,9 @@ impl Node {
 impl Ended {
     /// More than an agent keeps events that were not acknowledged.
     const LIMIT: usize = 20_000;
+
+    /// Most bytes of a key: a queue and a table, both of which grow by doubling.
+    const KEY_BYTES: usize = 2 * 8 + 9 * 16 / 7;
 
     fn add(&mut self, key: i64) {
         if self.in_order.len() == Self::LIMIT

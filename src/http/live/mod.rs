@@ -27,7 +27,7 @@ use super::respond::{self, Reply, ResponseBody};
 use super::router::Query;
 use super::shapes::{self, LastOutput};
 use super::{App, api};
-use crate::event::{Event, EventKind, Payload};
+use crate::event::{ChildRef, Event, EventKind, ExitReason, Payload, SupervisorRef};
 use crate::metrics::{Limit, Metrics};
 use crate::resources::Settled;
 use crate::telemetry::{AttachError, Handler, Telemetry, now};
@@ -188,15 +188,42 @@ impl Told {
     }
 }
 
-/// The bytes of the texts that may be long.
+/// The bytes of all texts of an event, as JSON writes them.
 fn text_bytes(event: &Event) -> usize {
     let Event::Supervisor(event) = event else { return 0 };
-    match &event.payload {
-        Payload::ChildTerminate { last_output, .. } | Payload::ChildStartError { last_output, .. } => {
-            last_output.iter().flat_map(|lines| lines.iter()).map(|line| line.len()).sum()
+    let SupervisorRef { name, node, .. } = &*event.supervisor;
+    let own = written(name) + node.as_deref().map_or(0, written);
+    let of = |child: &ChildRef| written(&child.id) + written(&child.label);
+    own + match &event.payload {
+        Payload::ChildTerminate { child, reason, last_output, .. }
+        | Payload::ChildStartError { child, reason, last_output, .. } => {
+            let output = last_output.iter().flat_map(|lines| lines.iter()).map(|line| written(line));
+            of(child) + reason_bytes(reason) + output.sum::<usize>()
         }
+        Payload::ChildStart { child, .. }
+        | Payload::ChildRestart { child, .. }
+        | Payload::ChildStop { child, .. }
+        | Payload::ChildPhase { child, .. } => of(child),
+        Payload::ChildAggregate { child, .. } => child.as_deref().map_or(0, of),
+        Payload::SupervisorTerminate { reason, .. } => reason.detail().map_or(0, |detail| written(detail)),
+        Payload::SupervisorInit { parent, .. } => parent.as_deref().map_or(0, written),
+        Payload::SupervisorConfig { parent, children, .. } => {
+            parent.as_deref().map_or(0, written) + children.iter().map(|child| of(child)).sum::<usize>()
+        }
+    }
+}
+
+fn reason_bytes(reason: &ExitReason) -> usize {
+    match reason {
+        ExitReason::Error(detail) | ExitReason::Shutdown(Some(detail)) => written(detail),
+        ExitReason::Panic(panic) => written(&panic.message) + panic.location.as_deref().map_or(0, written),
         _ => 0,
     }
+}
+
+/// Bytes of a text in JSON: a control character becomes six.
+fn written(text: &str) -> usize {
+    text.bytes().map(|byte| if byte < b' ' { 6 } else { 1 + usize::from(matches!(byte, b'"' | b'\\')) }).sum()
 }
 
 // === The route ===

@@ -8,6 +8,7 @@ use super::super::Metrics;
 use super::super::families::FAMILIES;
 use super::super::family::{Family, Samples};
 use super::super::labels::label_text;
+use super::super::limits::Limit;
 use super::super::nodes::NodeRows;
 use super::super::own::{self, Own};
 use super::super::process::Process;
@@ -48,12 +49,7 @@ impl Walk {
         let now = telemetry::monotonic_now();
         let registry = &metrics.recorder().registry;
         drop(registry.expire(now));
-        let own = &metrics.recorder().own;
-        let of_a_node = || FAMILIES.iter().filter(|family| family.labels == ["node"]).count() as u64;
-        match own.nodes.expire(now, metrics.config().retention) {
-            0 => {}
-            expired => own.limits.expired_series.add(expired * of_a_node()),
-        }
+        metrics.recorder().own.expire_nodes(now, metrics.config().retention);
         let (rows, other) = (registry.rows(), registry.other());
         let scrape = Scrape { metrics, rows, other, now, exemplars: false, process: OnceLock::new() };
         Self { scrape, families, family: 0, row: 0 }
@@ -136,6 +132,14 @@ impl Scrape {
 
     pub(in super::super) fn own(&self) -> &Own {
         &self.metrics.recorder().own
+    }
+
+    /// How often each limit was reached. One of them is that of analytics, which knows nothing of metrics.
+    pub(in super::super) fn limits_reached(&self) -> [u64; Limit::ALL.len()] {
+        let recorder = self.metrics.recorder();
+        let mut counts = recorder.own.limits.counts();
+        counts[Limit::NodeListed as usize] = recorder.analytics.not_listed();
+        counts
     }
 
     pub(in super::super) fn nodes(&self) -> &NodeRows {

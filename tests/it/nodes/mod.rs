@@ -4,6 +4,7 @@
 #[path = "../../../benches/support/agent.rs"]
 mod agent;
 mod hostile;
+mod limits;
 mod reports;
 pub(crate) mod sockets;
 mod streams;

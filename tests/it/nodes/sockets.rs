@@ -106,6 +106,21 @@ async fn a_frame_may_come_byte_by_byte() {
     assert_eq!(value(&exporter, EVENTS), 1.0);
 }
 
+// One that connects again and again, and leaves half a frame each time, takes the memory of one connection.
+#[tokio::test]
+async fn a_connection_is_closed_when_a_newer_one_takes_its_place() {
+    let (exporter, address) = hearing().await;
+    let (mut stream, _) = connect(address, &Who::default()).await;
+    stream.write_all(&[0, 1, 0, 0, 131]).await.unwrap();
+    let begin = tokio::time::Instant::now();
+    let (mut newer, _) = connect(address, &Who::default()).await;
+    assert_eq!(answer(&mut stream).await, None);
+    assert!(begin.elapsed() < Duration::from_secs(10), "before it is silent for too long");
+    newer.write_all(&agent::sup(&Sup::default())).await.unwrap();
+    send_deaths(&mut newer, 1, 1).await;
+    assert_eq!(value(&exporter, EVENTS), 1.0);
+}
+
 // Garbage, a frame that is too long, half a frame, and another message before the hello: the connection ends, nothing else does.
 #[tokio::test]
 async fn whoever_breaks_the_protocol_is_disconnected() {

@@ -167,7 +167,7 @@ async fn a_newer_connection_takes_the_place_of_the_one_before() {
 
 #[tokio::test(start_paused = true)]
 async fn nodes_and_their_supervisors_have_limits_that_are_counted() {
-    let limits = NodeLimits { nodes: 1, supervisors_per_node: 1, retention: RETENTION };
+    let limits = NodeLimits { nodes: 1, supervisors_per_node: 1, ..NodeLimits::new(RETENTION) };
     let mut session = Session::with_limits(limits);
     session.connect(&Who::default()).unwrap();
     session.says(&agent::sup(&Sup::default())).unwrap();
@@ -184,7 +184,7 @@ async fn nodes_and_their_supervisors_have_limits_that_are_counted() {
 // A supervisor beyond the limit is not forgotten for ever: when another ends there is room, and the agent is asked for all.
 #[tokio::test(start_paused = true)]
 async fn a_supervisor_that_was_left_out_is_asked_for_when_there_is_room() {
-    let limits = NodeLimits { nodes: 1, supervisors_per_node: 1, retention: RETENTION };
+    let limits = NodeLimits { nodes: 1, supervisors_per_node: 1, ..NodeLimits::new(RETENTION) };
     let mut session = Session::with_limits(limits);
     session.connect(&Who::default()).unwrap();
     let more = agent::sup(&Sup { key: 2, pid: "<0.101.0>", name: "more", ..Sup::default() });
