@@ -210,6 +210,7 @@ fn log_on_give_up(on_give_up: OnGiveUp) {
 }
 
 /// Where people and commands on this host find the endpoint.
+#[derive(PartialEq, Eq)]
 enum Url {
     Page(String),
     Socket(String),
@@ -219,7 +220,7 @@ enum Url {
 /// them, nor is an address that a socket listens on.
 async fn listen_for_requests(exporter: &Exporter, args: &ServeArgs, passed: Vec<Passed>) -> Result<Vec<Url>, BoxError> {
     let (is_tls, _) = exporter.app().tls();
-    let (mut urls, mut tcp, mut unix) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut urls, mut tcp) = (Vec::new(), Vec::new());
     for socket in passed {
         let listener = socket.listener()?;
         let address = listener.address()?;
@@ -229,15 +230,12 @@ async fn listen_for_requests(exporter: &Exporter, args: &ServeArgs, passed: Vec<
                 tcp.push(address);
                 Url::Page(listen::page_url(address, is_tls))
             }
-            Err(_) => {
-                unix.push(address.clone());
-                Url::Socket(address)
-            }
+            Err(_) => Url::Socket(address),
         });
     }
     let addresses = if args.systemd_socket && !args.listen_is_given { &[][..] } else { &args.listen_addresses };
     for address in addresses {
-        urls.push(match address {
+        let url = match address {
             ListenAddress::Tcp(host) => {
                 let listen = async |address| match exporter.listen(address).await {
                     Err(Error::Bind { error, .. })
@@ -250,12 +248,17 @@ async fn listen_for_requests(exporter: &Exporter, args: &ServeArgs, passed: Vec<
                 let bound = host.listen(listen).await?;
                 Url::Page(host.page_url(bound, is_tls))
             }
-            ListenAddress::Unix(_) if unix.contains(&address.to_string()) => continue,
             ListenAddress::Unix(path) => {
-                exporter.listen_unix(path).await?;
-                Url::Socket(address.to_string())
+                let url = Url::Socket(address.to_string());
+                if !urls.contains(&url) {
+                    exporter.listen_unix(path).await?;
+                }
+                url
             }
-        });
+        };
+        if !urls.contains(&url) {
+            urls.push(url);
+        }
     }
     Ok(urls)
 }
