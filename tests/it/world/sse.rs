@@ -62,7 +62,10 @@ impl Sse {
         let mut ids = Vec::new();
         while ids.len() < count {
             let block = soon("an event", self.block()).await.expect("the stream ended");
-            ids.extend(block.lines().find_map(|line| line.strip_prefix("id: ")).map(str::to_owned));
+            // A heartbeat has an id too, and no data.
+            if block.contains("\ndata:") || block.starts_with("data:") {
+                ids.extend(block.lines().find_map(|line| line.strip_prefix("id: ")).map(str::to_owned));
+            }
         }
         ids
     }
