@@ -3,6 +3,8 @@
 //! The node here sends as much as it may of everything at once: supervisors, children, texts, events, incarnations. Time is
 //! an argument of the session, so a storm of many minutes takes seconds.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 #[path = "../benches/support/agent.rs"]
 mod agent;
 

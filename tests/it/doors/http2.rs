@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Empty;
@@ -11,7 +11,7 @@ use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use restart_exporter::Exporter;
 use restart_exporter::http::{READER_TIMEOUT, SLOW_READER};
-use restart_exporter::telemetry::now;
+use restart_exporter::telemetry::{monotonic_now, now};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -103,7 +103,7 @@ async fn clients_without_a_window_keep_no_scrape_out() {
 async fn a_single_unread_answer_ends_its_connection_in_time() {
     let (exporter, address, _folder) = exporter().await;
     let (mut sender, connection) = client(address, 0).await;
-    let begin = Instant::now();
+    let begin = monotonic_now();
     let _unread = scrape(&mut sender, address, "120").await.unwrap();
     let _ = soon("the end of the connection", connection).await;
     let took = begin.elapsed();

@@ -188,3 +188,12 @@ async fn supervisors_of_earlier_incarnations_make_room_for_those_of_this_one() {
     assert_eq!(session.lines(), [""; 0]);
     assert_eq!(session.sum("supervisor_up", &[]), 3.0);
 }
+
+// Whoever sees a limit in the counter finds in the README what it means.
+#[test]
+fn the_readme_says_what_happens_beyond_each_limit_of_a_node() {
+    let readme = include_str!("../../../README.md");
+    for limit in NodeLimit::ALL.iter().map(|limit| limit.as_str()).chain(["node_listed_children"]) {
+        assert!(readme.contains(&format!("| `{limit}` |")), "{limit}");
+    }
+}
