@@ -9,9 +9,10 @@ use hyper::{Request, StatusCode};
 
 use super::App;
 use super::accept;
+use super::patience::Patience;
 use super::respond::{self, Reply, ResponseBody};
 use super::router::Query;
-use super::scrape::{Place, Scrape};
+use super::scrape::Scrape;
 use crate::metrics::Limit;
 use crate::telemetry::monotonic_now;
 
@@ -22,7 +23,8 @@ pub const MAX_SCRAPE_TIME: Duration = Duration::from_secs(120);
 const SCRAPE_TIMEOUT: &str = "x-prometheus-scrape-timeout-seconds";
 
 pub(super) fn exposition(app: &App, request: &Request<Incoming>, _: &Query) -> Reply {
-    let Some(place) = app.scrapes.take() else {
+    let patience = request.extensions().get::<Patience>();
+    let Some(place) = app.scrapes.take(patience.map(Patience::scrapes)) else {
         app.metrics.limit_reached(Limit::HttpScrapes);
         return respond::text(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once, try again later");
     };
@@ -30,7 +32,7 @@ pub(super) fn exposition(app: &App, request: &Request<Incoming>, _: &Query) -> R
     let format = accept::format(values(headers, ACCEPT));
     let gzip = accept::gzip(values(headers, ACCEPT_ENCODING));
     let time = headers.get(SCRAPE_TIMEOUT).and_then(scrape_timeout).unwrap_or(MAX_SCRAPE_TIME);
-    let scrape = Scrape::new(app.metrics.clone(), format, gzip, monotonic_now() + time, Place::new(place));
+    let scrape = Scrape::new(app.metrics.clone(), format, gzip, monotonic_now() + time, place);
     let mut reply = respond::full(StatusCode::OK, format.content_type(), Bytes::new());
     *reply.body_mut() = body(scrape);
     let headers = reply.headers_mut();

@@ -57,7 +57,7 @@ pub use commands::command;
 pub use listener::{Listener, SocketFile, bind_unix};
 pub use live::{HEARTBEAT, LIVE_BYTES, LiveStream, MAX_VIEWERS};
 pub use metrics::MAX_SCRAPE_TIME;
-pub use patience::{HEAD_TIMEOUT, MAX_SLOW_ANSWERS, READER_TIMEOUT, SLOW_READER};
+pub use patience::{HEAD_TIMEOUT, MAX_SCRAPES_OF_CONNECTION, MAX_SLOW_ANSWERS, READER_TIMEOUT, SLOW_READER};
 pub use respond::ResponseBody;
 pub use router::{MAX_BODY_BYTES, NOT_FOUND, ROUTES, Route};
 pub use scrape::{BodyError, Scrape};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::IDLE_TIMEOUT;
@@ -30,6 +30,9 @@ pub const READER_TIMEOUT: Duration = Duration::from_secs(30);
 /// When a reader is slow: its scrape then does not count among those that are answered at once any more.
 pub const SLOW_READER: Duration = Duration::from_secs(1);
 
+/// Scrapes that are answered at once on one connection; those beyond are refused with 503.
+pub const MAX_SCRAPES_OF_CONNECTION: usize = 4;
+
 /// Long answers of one connection whose reader may be slow at the same time. With more the connection is closed, because
 /// each keeps what it has built in memory.
 pub const MAX_SLOW_ANSWERS: usize = 4;
@@ -42,6 +45,8 @@ struct Shared {
     seat: Arc<Seat>,
     /// Requests whose head has been read.
     requests: AtomicU64,
+    /// Places for scrapes.
+    scrapes: Arc<Semaphore>,
     /// The answers on their way that have to be watched.
     deliveries: Mutex<Vec<Weak<Delivery>>>,
     /// There is one more of them.
@@ -74,6 +79,7 @@ impl Patience {
         Self(Arc::new(Shared {
             seat,
             requests: AtomicU64::new(0),
+            scrapes: Arc::new(Semaphore::new(MAX_SCRAPES_OF_CONNECTION)),
             deliveries: Mutex::default(),
             begun: Notify::new(),
             emptied: AtomicU64::new(0),
@@ -89,6 +95,11 @@ impl Patience {
     /// Keeps the connection when others have to make room, until what is returned is dropped.
     pub(super) fn settle(&self) -> Settled {
         self.0.seat.settle()
+    }
+
+    /// The places that this connection has for scrapes.
+    pub(super) fn scrapes(&self) -> &Arc<Semaphore> {
+        &self.0.scrapes
     }
 
     /// Makes a body whose way to its reader is watched, where the socket alone does not tell enough: on a connection that
@@ -351,7 +362,8 @@ mod tests {
 
     fn scrape(metrics: &Metrics, time: Duration, permit: Option<OwnedSemaphorePermit>) -> ResponseBody {
         let deadline = (Instant::now() + time).into_std();
-        let scrape = Scrape::new(metrics.clone(), Format::Text, false, deadline, Place::new(permit));
+        let scrape =
+            Scrape::new(metrics.clone(), Format::Text, false, deadline, Place::new(permit.into_iter().collect()));
         ResponseBody::Scrape(Box::new(scrape))
     }
 

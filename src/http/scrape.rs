@@ -25,10 +25,10 @@ const PIECES_AT_FIRST: usize = 2;
 #[derive(Clone)]
 pub(super) struct Scrapes(Option<Arc<Semaphore>>);
 
-/// A scrape's place among those that are answered at once: given back with the answer, or before, when its reader turns
-/// out to be slow, because one that waits costs nothing and must not keep others out.
+/// A scrape's places among those that are answered at once, of all and of its connection: given back with the answer, or
+/// before, when its reader turns out to be slow, because one that waits costs nothing and must not keep others out.
 #[derive(Clone)]
-pub(super) struct Place(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+pub(super) struct Place(Arc<Mutex<Vec<OwnedSemaphorePermit>>>);
 
 /// Why an answer was cut off.
 #[derive(Debug, Error)]
@@ -65,25 +65,25 @@ impl Scrapes {
         Self((scrapes > 0).then(|| Arc::new(Semaphore::new(scrapes.min(Semaphore::MAX_PERMITS)))))
     }
 
-    /// A place, which is none without a limit; none at all if all are taken.
-    pub(super) fn take(&self) -> Option<Option<OwnedSemaphorePermit>> {
-        match &self.0 {
-            None => Some(None),
-            Some(places) => places.clone().try_acquire_owned().ok().map(Some),
-        }
+    /// A place for a scrape on a connection that has these places; none if one of the two kinds is used up.
+    pub(super) fn take(&self, of_connection: Option<&Arc<Semaphore>>) -> Option<Place> {
+        // The own ones first: a connection that has none left takes none from the others.
+        let kinds = of_connection.into_iter().chain(&self.0);
+        let permits: Result<_, _> = kinds.map(|places| places.clone().try_acquire_owned()).collect();
+        Some(Place::new(permits.ok()?))
     }
 }
 
 // === impl Place ===
 
 impl Place {
-    /// The place of one scrape. Clones share it.
-    pub(super) fn new(permit: Option<OwnedSemaphorePermit>) -> Self {
-        Self(Arc::new(Mutex::new(permit)))
+    /// The places of one scrape. Clones share them.
+    pub(super) fn new(permits: Vec<OwnedSemaphorePermit>) -> Self {
+        Self(Arc::new(Mutex::new(permits)))
     }
 
     pub(super) fn give_back(&self) {
-        drop(self.0.lock().take());
+        self.0.lock().clear();
     }
 }
 
@@ -211,6 +211,20 @@ mod tests {
         metrics
     }
 
+    // One connection has few of the places, so that a single client does not keep the others out.
+    #[test]
+    fn a_connection_takes_no_more_than_its_share_of_the_places() {
+        let scrapes = Scrapes::at_most(3);
+        let of_one = Arc::new(Semaphore::new(2));
+        let (first, _second) = (scrapes.take(Some(&of_one)).unwrap(), scrapes.take(Some(&of_one)).unwrap());
+        assert!(scrapes.take(Some(&of_one)).is_none());
+        let _other = scrapes.take(None).unwrap();
+        assert!(scrapes.take(None).is_none());
+        first.give_back();
+        assert!(scrapes.take(Some(&of_one)).is_some());
+        assert!(Scrapes::at_most(0).take(Some(&of_one)).is_some());
+    }
+
     // What is ready is sent; whatever would come after the scraper's time is not built any more, and counted.
     #[test]
     fn a_scrape_is_cut_off_when_the_time_of_its_scraper_is_over() {
@@ -220,7 +234,7 @@ mod tests {
             metrics.render().contains(&line)
         };
         for (gzip, number) in [(false, 1), (true, 2)] {
-            let mut late = Scrape::new(metrics.clone(), Format::Text, gzip, monotonic_now(), Place::new(None));
+            let mut late = Scrape::new(metrics.clone(), Format::Text, gzip, monotonic_now(), Place::new(Vec::new()));
             if !gzip {
                 late.fill();
                 assert!(late.take_whole().is_none());
@@ -231,7 +245,7 @@ mod tests {
             assert!(counted(number));
         }
         let in_time = monotonic_now() + Duration::from_secs(3600);
-        let mut whole = Scrape::new(metrics.clone(), Format::Text, false, in_time, Place::new(None));
+        let mut whole = Scrape::new(metrics.clone(), Format::Text, false, in_time, Place::new(Vec::new()));
         let mut text = Vec::new();
         while let Some(piece) = whole.next() {
             text.extend_from_slice(&piece.unwrap());

@@ -69,13 +69,9 @@ fn limit(exporter: &Exporter, limit: &str) -> f64 {
     sample(&exporter.metrics().render(), &format!("restart_exporter_limit_reached_total{{limit=\"{limit}\"}}")).unwrap()
 }
 
-// Two clients with 30 scrapes each that they never read, kept alive by pings: after a second all other scrapes are answered,
-// and so many unread answers end their connections.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_without_a_window_keep_no_scrape_out() {
-    let (exporter, address, _folder) = exporter().await;
-    let mut hostile = Vec::new();
-    for _ in 0..2 {
+/// Opens 30 scrapes that it never reads, until the server closes its connection, and again.
+async fn hostile(address: SocketAddr) {
+    loop {
         let (mut sender, connection) = client(address, 0).await;
         let mut unread = Vec::new();
         for _ in 0..30 {
@@ -84,17 +80,44 @@ async fn clients_without_a_window_keep_no_scrape_out() {
                 Err(_) => break,
             }
         }
-        hostile.push((sender, connection, unread));
+        let _ = connection.await;
     }
-    tokio::time::sleep(SLOW_READER).await;
+}
+
+// Clients that never open a window, kept alive by pings, keep no other scrape out, however often they come again: each
+// connection has few places, gives them back after a second, and is closed when it leaves many answers unread.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_without_a_window_keep_no_scrape_out() {
+    let (exporter, address, _folder) = exporter().await;
+    let clients: Vec<_> = (0..2).map(|_| tokio::spawn(hostile(address))).collect();
+    let is_hostile = async || (limit(&exporter, "http_scrapes") > 0.0).then_some(());
+    until("scrapes that were refused", is_hostile).await;
     let (mut honest, _connection) = client(address, 1 << 20).await;
     for _ in 0..50 {
-        assert_eq!(soon("an answer", scrape(&mut honest, address, "10")).await.unwrap().status(), 200);
+        let answer = soon("an answer", scrape(&mut honest, address, "10")).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        soon("all of it", http_body_util::BodyExt::collect(answer.into_body())).await.unwrap();
     }
-    for (_, connection, _) in &mut hostile {
-        let _ = soon("the end of a hostile connection", connection).await;
+    clients.iter().for_each(|client| client.abort());
+    exporter.shutdown().await;
+}
+
+// More slow answers than a connection may have end it long before one alone would.
+#[tokio::test]
+async fn many_unread_answers_end_their_connection() {
+    let (exporter, address, _folder) = exporter().await;
+    let (mut sender, connection) = client(address, 0).await;
+    let mut unread = Vec::new();
+    let begin = monotonic_now();
+    while !connection.is_finished() {
+        if let Ok(answer) = scrape(&mut sender, address, "120").await {
+            unread.push(answer);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!(limit(&exporter, "http_slow_reader") >= 2.0);
+    let took = monotonic_now() - begin;
+    assert!(took > SLOW_READER && took < READER_TIMEOUT / 2, "{took:?}");
+    assert_eq!(limit(&exporter, "http_slow_reader"), 1.0);
     exporter.shutdown().await;
 }
 
