@@ -87,8 +87,9 @@ fn death(class: &str, detail: &str, peak: Option<String>) -> String {
 }
 
 /// Why last output is missing, and what shows it.
-pub(super) const WITHHELD: &str = "the last output is withheld: over TCP only root and the exporter's own user on its host \
-    may see it. Run this command there as one of them, use --url unix:PATH, or --user with a user of the web config file";
+pub(super) const WITHHELD: &str = "the last output is withheld: over TCP only root and the exporter's own user may see it, on \
+    its host, by localhost or a loopback address, and without a proxy. Run this command so, use --url unix:PATH, or --user \
+    with a user of the web config file";
 
 /// The line among its last words that says why.
 pub(super) fn says(event: &Event) -> Option<&str> {

@@ -213,7 +213,9 @@ impl Client {
             }
             (_, Err(wire::NoAnswer::Error { error, .. })) => Failure::Refused(error),
             (StatusCode::UNAUTHORIZED, _) => {
-                Failure::Refused(format!("{} wants a user and the right password: --user", self.target))
+                let wrong =
+                    if self.authorization.is_some() { "does not know this user and password" } else { "needs --user" };
+                Failure::Refused(format!("{} {wrong}: the users are those of its web config file", self.target))
             }
             (StatusCode::BAD_REQUEST, _) if text.trim_end() == HTTPS_ONLY => Failure::Unreachable {
                 target: self.target.to_string(),

@@ -6,7 +6,7 @@
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use restart_exporter::analytics::Health;
-use restart_exporter::http::{App, Peer, Viewer};
+use restart_exporter::http::{Access, App, Peer, Viewer};
 use restart_exporter::wire::Supervisor;
 use tokio::io::{DuplexStream, duplex};
 
@@ -51,7 +51,8 @@ fn culprit(supervisors: &[Supervisor], top: &str) -> Option<String> {
 /// A connection to the application itself, which trusts it: who reads our standard error reads that of our children.
 pub(super) fn connect(app: &App) -> DuplexStream {
     let (ours, theirs) = duplex(ROOM);
-    let service = app.service();
+    // Whatever the web config file asks of others.
+    let service = app.clone().access(Access::open()).service();
     let trusted = service_fn(move |mut request| {
         hyper::Request::extensions_mut(&mut request).insert(Viewer { peer: Peer::Unix, authenticated: false });
         service.call(request)

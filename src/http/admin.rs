@@ -25,7 +25,7 @@ pub(super) fn refusal<B>(app: &App, request: &Request<B>) -> Option<Reply> {
     } else if is_cross_site(request.headers(), authority) {
         "the request comes from a page of another site"
     } else if !viewer.is_trusted() {
-        "orders over TCP are taken only from root and the exporter's own user on this host, not through a proxy, and from users of --web.config.file"
+        "orders are taken only from root and the exporter's own user on its host, by a loopback address and without a proxy, and from users of its web config file: use --url unix:PATH, or --user"
     } else {
         return None;
     };

@@ -123,25 +123,37 @@ impl Delivery {
         self.stream.as_ref().inspect(|stream| stream.notify_one()).is_some()
     }
 
-    fn asked(&self) {
-        if let Some(lap) = &mut self.progress.lock().lap {
-            lap.asked();
+    /// Notes since when the socket of the connection waits for its reader, if it does.
+    pub(super) fn socket_waits(&self, since: Option<Instant>) {
+        if let (Some(place), None) = (&self.place, &self.stream) {
+            place.waits(since);
         }
     }
 
+    fn asked(&self) {
+        self.in_lap(Lap::asked);
+    }
+
     fn give(self: &Arc<Self>, bytes: Bytes) -> Bytes {
-        match &mut self.progress.lock().lap {
-            Some(lap) => lap.given(bytes.len() as u64, Instant::now()),
-            None => return bytes,
+        if self.stream.is_none() {
+            return bytes;
         }
+        self.in_lap(|lap| lap.given(bytes.len() as u64, Instant::now()));
         Bytes::from_owner(Piece { bytes, delivery: self.clone() })
     }
 
     fn over(&self) {
-        let mut progress = self.progress.lock();
-        progress.is_over = true;
-        if let Some(lap) = &mut progress.lap {
-            lap.asked();
+        self.progress.lock().is_over = true;
+        self.in_lap(Lap::asked);
+    }
+
+    /// Does something to the lap, if there is one; then the place knows whether the scrape waits.
+    fn in_lap(&self, act: impl FnOnce(&mut Lap)) {
+        if let Some(lap) = &mut self.progress.lock().lap {
+            act(lap);
+            if let Some(place) = &self.place {
+                place.waits(lap.since);
+            }
         }
     }
 }
@@ -250,9 +262,7 @@ impl AsRef<[u8]> for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        if let Some(lap) = &mut self.delivery.progress.lock().lap {
-            lap.taken(self.bytes.len() as u64, Instant::now());
-        }
+        self.delivery.in_lap(|lap| lap.taken(self.bytes.len() as u64, Instant::now()));
     }
 }
 

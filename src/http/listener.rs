@@ -29,7 +29,8 @@ pub struct SocketFile(PathBuf);
 /// A connection.
 pub(super) enum Connection {
     Tcp(TcpStream),
-    Unix(UnixStream),
+    /// Over a socket whose file is ours, or not.
+    Unix(UnixStream, bool),
     /// One of the others, encrypted.
     Tls(Box<TlsStream<Connection>>),
 }
@@ -82,7 +83,7 @@ impl Listener {
                 let _ = stream.set_nodelay(true);
                 Ok(Connection::Tcp(stream))
             }
-            Listener::Unix(listener, _) => Ok(Connection::Unix(listener.accept().await?.0)),
+            Listener::Unix(listener, file) => Ok(Connection::Unix(listener.accept().await?.0, file.is_some())),
         }
     }
 }
@@ -95,7 +96,10 @@ impl Connection {
                 (Ok(peer), Ok(local)) => Ends::Tcp { peer, local },
                 _ => Ends::Unknown,
             },
-            Connection::Unix(_) => Ends::Unix,
+            Connection::Unix(_, true) => Ends::Unix,
+            Connection::Unix(stream, false) => {
+                stream.peer_cred().map_or(Ends::Unknown, |peer| Ends::PassedUnix { uid: peer.uid() })
+            }
             Connection::Tls(stream) => stream.get_ref().0.ends(),
         }
     }
@@ -130,7 +134,7 @@ impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Connection::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Connection::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Connection::Unix(stream, _) => Pin::new(stream).poll_read(cx, buf),
             Connection::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
         }
     }
@@ -140,7 +144,7 @@ impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Connection::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Connection::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Connection::Unix(stream, _) => Pin::new(stream).poll_write(cx, bytes),
             Connection::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
         }
     }
@@ -148,7 +152,7 @@ impl AsyncWrite for Connection {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Connection::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Connection::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Connection::Unix(stream, _) => Pin::new(stream).poll_flush(cx),
             Connection::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         }
     }
@@ -156,7 +160,7 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Connection::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Connection::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Connection::Unix(stream, _) => Pin::new(stream).poll_shutdown(cx),
             Connection::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
     }
@@ -172,7 +176,7 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Connection::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Connection::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Connection::Unix(stream, _) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Connection::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
         }
     }

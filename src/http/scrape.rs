@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -23,12 +23,27 @@ const PIECES_AT_FIRST: usize = 2;
 
 /// How many scrapes may be answered at once. Clones share the places.
 #[derive(Clone)]
-pub(super) struct Scrapes(Option<Arc<Semaphore>>);
+pub(super) struct Scrapes(Option<Arc<Shared>>);
 
-/// A scrape's places among those that are answered at once, of all and of its connection: given back with the answer, or
-/// before, when its reader turns out to be slow, because one that waits costs nothing and must not keep others out.
+struct Shared {
+    free: Arc<Semaphore>,
+    /// Who has the others.
+    taken: Mutex<Vec<Weak<Mutex<Kept>>>>,
+}
+
+/// A scrape's place among those that are answered at once, and its place on its connection. The first is given back with the
+/// answer, or before, when its reader turns out to be slow or another scrape needs it while this one waits for its reader:
+/// one that waits costs no time and must not keep others out. The second is kept to the end, because it costs memory.
 #[derive(Clone)]
-pub(super) struct Place(Arc<Mutex<Vec<OwnedSemaphorePermit>>>);
+pub(super) struct Place(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    place: Option<OwnedSemaphorePermit>,
+    _of_connection: Option<OwnedSemaphorePermit>,
+    /// Since when the scrape waits for its reader.
+    waits_since: Option<tokio::time::Instant>,
+}
 
 /// Why an answer was cut off.
 #[derive(Debug, Error)]
@@ -62,28 +77,63 @@ enum Source {
 impl Scrapes {
     /// At most so many at once; 0 for no limit.
     pub(super) fn at_most(scrapes: usize) -> Self {
-        Self((scrapes > 0).then(|| Arc::new(Semaphore::new(scrapes.min(Semaphore::MAX_PERMITS)))))
+        let shared = |scrapes: usize| {
+            let free = Arc::new(Semaphore::new(scrapes.min(Semaphore::MAX_PERMITS)));
+            Arc::new(Shared { free, taken: Mutex::default() })
+        };
+        Self((scrapes > 0).then(|| shared(scrapes)))
     }
 
-    /// A place for a scrape on a connection that has these places; none if one of the two kinds is used up.
+    /// A place for a scrape, on a connection that has these places for its own; none if there is none of one kind.
     pub(super) fn take(&self, of_connection: Option<&Arc<Semaphore>>) -> Option<Place> {
-        // The own ones first: a connection that has none left takes none from the others.
-        let kinds = of_connection.into_iter().chain(&self.0);
-        let permits: Result<_, _> = kinds.map(|places| places.clone().try_acquire_owned()).collect();
-        Some(Place::new(permits.ok()?))
+        let of_connection = of_connection.map(|places| places.clone().try_acquire_owned()).transpose().ok()?;
+        let Some(shared) = &self.0 else { return Some(Place::new(None, of_connection)) };
+        let mut taken = shared.taken.lock();
+        taken.retain(|place| place.strong_count() > 0);
+        let free = shared.free.clone().try_acquire_owned().ok();
+        let place = Place::new(Some(free.or_else(|| reclaimed(&taken))?), of_connection);
+        taken.push(Arc::downgrade(&place.0));
+        Some(place)
     }
+}
+
+/// The place of the scrape that has waited longest for its reader; none if all are being built.
+fn reclaimed(taken: &[Weak<Mutex<Kept>>]) -> Option<OwnedSemaphorePermit> {
+    let all: Vec<_> = taken.iter().filter_map(Weak::upgrade).collect();
+    let waits_since = |kept: &Arc<Mutex<Kept>>| {
+        let kept = kept.lock();
+        kept.waits_since.filter(|_| kept.place.is_some())
+    };
+    let (_, longest) =
+        all.iter().filter_map(|kept| Some((waits_since(kept)?, kept))).min_by_key(|(since, _)| *since)?;
+    longest.lock().place.take()
 }
 
 // === impl Place ===
 
 impl Place {
-    /// The places of one scrape. Clones share them.
-    pub(super) fn new(permits: Vec<OwnedSemaphorePermit>) -> Self {
-        Self(Arc::new(Mutex::new(permits)))
+    fn new(place: Option<OwnedSemaphorePermit>, of_connection: Option<OwnedSemaphorePermit>) -> Self {
+        Self(Arc::new(Mutex::new(Kept { place, _of_connection: of_connection, waits_since: None })))
     }
 
+    /// A place without a limit.
+    #[cfg(test)]
+    pub(super) fn unlimited() -> Self {
+        Self::new(None, None)
+    }
+
+    /// Notes since when the scrape waits for its reader, if it does.
+    pub(super) fn waits(&self, since: Option<tokio::time::Instant>) {
+        self.0.lock().waits_since = since;
+    }
+
+    /// Lets another scrape have it. Its connection still has one less.
     pub(super) fn give_back(&self) {
-        self.0.lock().clear();
+        self.0.lock().place = None;
+    }
+
+    fn end(&self) {
+        *self.0.lock() = Kept::default();
     }
 }
 
@@ -155,7 +205,7 @@ impl Scrape {
 
 impl Drop for Scrape {
     fn drop(&mut self) {
-        self.place.give_back();
+        self.place.end();
     }
 }
 
@@ -211,7 +261,8 @@ mod tests {
         metrics
     }
 
-    // One connection has few of the places, so that a single client does not keep the others out.
+    // One connection has few of the places, so that a single client does not keep the others out. A slow reader gives a place
+    // back to the others, not to its own connection.
     #[test]
     fn a_connection_takes_no_more_than_its_share_of_the_places() {
         let scrapes = Scrapes::at_most(3);
@@ -221,8 +272,28 @@ mod tests {
         let _other = scrapes.take(None).unwrap();
         assert!(scrapes.take(None).is_none());
         first.give_back();
-        assert!(scrapes.take(Some(&of_one)).is_some());
+        assert!(scrapes.take(Some(&of_one)).is_none());
+        let _newcomer = scrapes.take(None).unwrap();
+        first.end();
+        assert_eq!(of_one.available_permits(), 1);
         assert!(Scrapes::at_most(0).take(Some(&of_one)).is_some());
+    }
+
+    // Where all places are taken, a newcomer gets that of the scrape that has waited longest for its reader; none of one that
+    // is being built.
+    #[test]
+    fn a_scrape_that_waits_for_its_reader_keeps_no_other_out() {
+        let (scrapes, now) = (Scrapes::at_most(3), tokio::time::Instant::now());
+        let [long, short, busy] = [(); 3].map(|()| scrapes.take(None).unwrap());
+        long.waits(Some(now));
+        short.waits(Some(now + Duration::from_secs(1)));
+        let has_place = |place: &Place| place.0.lock().place.is_some();
+        let first = scrapes.take(None).unwrap();
+        assert_eq!([&long, &short, &busy, &first].map(has_place), [false, true, true, true]);
+        short.waits(None);
+        assert!(scrapes.take(None).is_none());
+        short.waits(Some(now));
+        assert!(scrapes.take(None).is_some() && !has_place(&short));
     }
 
     // What is ready is sent; whatever would come after the scraper's time is not built any more, and counted.
@@ -234,7 +305,7 @@ mod tests {
             metrics.render().contains(&line)
         };
         for (gzip, number) in [(false, 1), (true, 2)] {
-            let mut late = Scrape::new(metrics.clone(), Format::Text, gzip, monotonic_now(), Place::new(Vec::new()));
+            let mut late = Scrape::new(metrics.clone(), Format::Text, gzip, monotonic_now(), Place::unlimited());
             if !gzip {
                 late.fill();
                 assert!(late.take_whole().is_none());
@@ -245,7 +316,7 @@ mod tests {
             assert!(counted(number));
         }
         let in_time = monotonic_now() + Duration::from_secs(3600);
-        let mut whole = Scrape::new(metrics.clone(), Format::Text, false, in_time, Place::new(Vec::new()));
+        let mut whole = Scrape::new(metrics.clone(), Format::Text, false, in_time, Place::unlimited());
         let mut text = Vec::new();
         while let Some(piece) = whole.next() {
             text.extend_from_slice(&piece.unwrap());

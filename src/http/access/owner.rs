@@ -24,7 +24,11 @@ struct Socket {
 pub(super) fn is_ours(peer: SocketAddr, local: SocketAddr) -> bool {
     // The client of an IPv6 socket may have an IPv4 socket.
     let sockets = [tcp(), tcp6()].into_iter().filter_map(Result::ok).flatten();
-    let Some(uid) = owner(sockets.map(Socket::of), peer, local) else { return false };
+    owner(sockets.map(Socket::of), peer, local).is_some_and(is_own)
+}
+
+/// Is this root, or the user of this process?
+pub(super) fn is_own(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw() && !is_ambiguous(uid)
 }
 

@@ -22,7 +22,7 @@ pub enum Peer {
     Remote,
     /// Root, or the user of this process, on this host over TCP.
     Loopback,
-    /// This host, over a Unix socket.
+    /// This host, over a Unix socket: one of ours, or root or the user of this process over one of another program.
     Unix,
 }
 
@@ -39,7 +39,12 @@ pub struct Viewer {
 /// The two ends of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) enum Ends {
+    /// A Unix socket whose file only our own user and root can open.
     Unix,
+    /// A Unix socket of another program, such as systemd, whose file may be open to all; and who is at its other end.
+    PassedUnix {
+        uid: u32,
+    },
     Tcp {
         peer: SocketAddr,
         local: SocketAddr,
@@ -65,7 +70,7 @@ impl Ends {
     pub(super) fn origin(self) -> Origin {
         match self {
             Ends::Tcp { peer, .. } => Origin::of(peer.ip()),
-            Ends::Unix | Ends::Unknown => Origin::NONE,
+            Ends::Unix | Ends::PassedUnix { .. } | Ends::Unknown => Origin::NONE,
         }
     }
 
@@ -77,11 +82,12 @@ impl Ends {
     pub(super) async fn peer(self, headers: &HeaderMap, host: &str, proof: &Proof) -> Peer {
         match self {
             Ends::Unix => Peer::Unix,
+            Ends::PassedUnix { uid } if owner::is_own(uid) => Peer::Unix,
             Ends::Tcp { peer, local } => {
                 let is_direct = is_loopback(peer) && host::is_loopback(host) && !is_forwarded(headers);
                 if is_direct && proof.is_ours(peer, local).await { Peer::Loopback } else { Peer::Remote }
             }
-            Ends::Unknown => Peer::Remote,
+            Ends::PassedUnix { .. } | Ends::Unknown => Peer::Remote,
         }
     }
 }
@@ -139,6 +145,9 @@ mod tests {
         }
         let unix = Ends::Unix.peer(&none, "evil.example", &proof(false)).await;
         assert!(Viewer { peer: unix, authenticated: false }.is_trusted());
+        let passed = async |uid| Ends::PassedUnix { uid }.peer(&none, "localhost", &proof(true)).await;
+        let ours = rustix::process::geteuid().as_raw();
+        assert_eq!((passed(0).await, passed(ours).await, passed(64321).await), (Peer::Unix, Peer::Unix, Peer::Remote));
         assert_eq!(Ends::Unknown.peer(&none, "localhost", &proof(true)).await, Peer::Remote);
         assert!(!Viewer::default().is_trusted());
     }

@@ -41,8 +41,8 @@ async fn https_and_users_are_as_with_curl() {
         (&["--insecure", &user], 0, ""),
         (&[&user], 2, "certificate"),
         (&[&other, &user], 2, "certificate"),
-        (&[&ca], 2, "wants a user"),
-        (&[&ca, "--user=ada:wrong secret"], 2, "right password"),
+        (&[&ca], 2, "needs --user"),
+        (&[&ca, "--user=ada:wrong secret"], 2, "does not know this user and password"),
     ];
     for (arguments, expected, words) in table {
         let ended = run(&[&["status", &url], arguments].concat()).await;

@@ -102,7 +102,7 @@ async fn a_default_nginx_passes_on_nothing_that_is_withheld() {
     }
     assert!(curl(&[], &["-X", "POST", &order(exporter.address)]).starts_with("HTTP/1.1 404 "));
     let refused = curl(&[], &["-X", "POST", &order(nginx.address)]);
-    assert!(refused.starts_with("HTTP/1.1 403 ") && refused.contains("only from root"), "{refused}");
+    assert!(refused.starts_with("HTTP/1.1 403 ") && refused.contains("use --url unix:PATH, or --user"), "{refused}");
     let page = |address| curl(&[], &[&format!("http://{address}/")]);
     assert!(page(exporter.address).contains("admin API on") && page(nginx.address).contains("read only"));
 }
@@ -143,4 +143,20 @@ async fn a_password_shows_what_is_withheld() {
         assert!(curl(&[], &[&place]).starts_with("HTTP/1.1 401 "), "{place}");
     }
     assert!(ask(&USER, &["-X", "POST"], &order(exporter.address)).starts_with("HTTP/1.1 404 "));
+}
+
+// What a program explains before it ends is for those who read its standard error, whatever the web config file asks of others.
+#[test]
+fn the_explanation_of_a_give_up_needs_no_password() {
+    let directory = tempfile::tempdir().unwrap();
+    let (tree, web) = (directory.path().join("tree.toml"), directory.path().join("web.yml"));
+    let text = talkers().replace("[[supervisor.child]]", "max_restarts = 1\n[[supervisor.child]]\nbackoff = \"none\"");
+    std::fs::write(&tree, text).unwrap();
+    std::fs::write(&web, users() + "rate_limit: {interval: 1h, burst: 1}\n").unwrap();
+    let flag = format!("--web.config.file={}", web.display());
+    let flags = ["--exit.on-give-up=always", "--web.listen-address=127.0.0.1:0", "--beam.listen-address=", &flag];
+    let ended = run_to_end(&[&["run", tree.to_str().unwrap()], &flags[..]].concat());
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
+    let explained = ended.stderr.contains("exit code 3") && ended.stderr.matches(SECRET).count() > 2;
+    assert!(explained && !ended.stderr.contains("--user"), "{}", ended.stderr);
 }

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -75,6 +76,12 @@ async fn the_admin_api_is_closed_over_sockets_of_others() {
         let mut exporter = activated(socket.to_str().unwrap(), "tcp", flags);
         exporter.line_with("msg=\"Listening on\" address=unix:").await;
         assert_eq!(request_unix(&socket, "POST", "/-/reload").await.unwrap().status, status);
+        // Another user is a stranger though the mode lets everyone in. This needs to be root.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let user = ["--reuid=64322", "--regid=64322", "--clear-groups", "curl", "-sS", "-o", "/dev/null"];
+        let ask = ["-w", "%{http_code}", "-X", "POST", "http://localhost/-/reload", "--unix-socket"];
+        let output = Command::new("setpriv").args(user).args(ask).arg(&socket).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "403", "{}", String::from_utf8_lossy(&output.stderr));
         drop(exporter);
         std::fs::remove_file(&socket).unwrap();
     }
