@@ -43,11 +43,26 @@
 %%    that was not seen to run before; `api` with `started` when OTP says so (27.1 and later); else `none`.
 %%  - {progress, 0} in the welcome: `started` is not sent.
 -module(restart_agent).
+
+-ifdef(OTP_RELEASE).
+-if(?OTP_RELEASE < 24).
+-error("restart_agent needs Erlang/OTP 24 or later").
+-endif.
+-else.
+-error("restart_agent needs Erlang/OTP 24 or later").
+-endif.
+
 -behaviour(gen_server).
 
 -export([child_spec/1, start/0, start/1, start_link/1, stop/0, status/0]).
--export([tap/2]).
--export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, format_status/2]).
+-export([tap/2, outline/1]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+%% OTP 25 has a callback of one argument, OTP 27 warns of the one with two.
+-if(?OTP_RELEASE >= 25).
+-export([format_status/1]).
+-else.
+-export([format_status/2]).
+-endif.
 
 -define(VERSION, <<"1.0.0">>).
 -define(AGENT, ?MODULE).
@@ -84,9 +99,12 @@
 -define(BACKOFF_MIN_MS, 100).
 -define(BACKOFF_MAX_MS, 10000).
 
-%% A supervisor is asked for its state only if it is small and idle; some are asked at once, many with a pause after each.
--define(ASK_MAX_BYTES, 262144).
+%% A supervisor is asked how it is configured only if it is idle; some are asked at once, many with a pause after each.
 -define(ASK_MAX_QUEUE, 10).
+%% Children of a supervisor that are looked at to find the supervisors among them, and counted where that takes long.
+-define(ASK_MAX_CHILDREN, 10000).
+%% Supervisors among the children of one whose ids are taken along.
+-define(MAX_NESTED, 1000).
 -define(ASK_MS, 500).
 -define(ASK_AT_ONCE, 100).
 -define(ASK_PAUSE_MS, 20).
@@ -600,8 +618,9 @@ handle_info({'EXIT', Agent, _}, #keeper{agent = Agent} = S) ->
 handle_info(start_agent, #keeper{agent = undefined} = S) -> {noreply, start_agent(S)};
 handle_info(_, #keeper{} = S) -> {noreply, S};
 
-handle_info(wake, #agent{drain = false} = S) ->
-    erlang:send_after(?BATCH_MS, self(), drain),
+handle_info(wake, #agent{drain = false, emitter = Emitter} = S) ->
+    %% Handlers on the node hear of an event at once; the exporter can wait for more to come.
+    erlang:send_after(case Emitter of undefined -> ?BATCH_MS; _ -> 0 end, self(), drain),
     {noreply, S#agent{drain = true}};
 handle_info(wake, S) -> {noreply, S};
 handle_info(drain, S) -> {noreply, pump(S#agent{drain = false})};
@@ -674,7 +693,11 @@ terminate(Reason, #agent{shared = Shared} = S) ->
     end.
 
 %% What a crash or sys:get_status shows of the agent.
+-if(?OTP_RELEASE >= 25).
+format_status(Status) -> maps:map(fun(state, State) -> element(1, State); (_, Value) -> Value end, Status).
+-else.
 format_status(_, [_, State]) -> [{data, [{"State", element(1, State)}]}].
+-endif.
 
 start_agent(#keeper{shared = Shared, options = Options} = S) ->
     case gen_server:start_link({local, ?AGENT}, ?MODULE, {agent, Shared, Options}, [{spawn_opt, [{message_queue_data, off_heap}]}]) of
@@ -1238,7 +1261,7 @@ ask_soon(Pid, #agent{asker = Asker}) ->
         _ -> ok
     end.
 
-%% Asks supervisors for their state, one after the other. What it gets holds start arguments; only a few words of it leave the process.
+%% Asks supervisors how they are configured, one after the other.
 asker(AtOnce, Shared) ->
     receive
         {ask, Pid} ->
@@ -1263,10 +1286,9 @@ ask(Pid, Shared) ->
     end.
 
 ask_supervisor(Pid, #shared{counters = Counters}) ->
-    case process_info(Pid, [memory, message_queue_len]) of
-        [{memory, Bytes}, {message_queue_len, Length}] when Bytes < ?ASK_MAX_BYTES, Length < ?ASK_MAX_QUEUE ->
-            try {sys:get_state(Pid, ?ASK_MS), gen_server:call(Pid, count_children, ?ASK_MS)} of
-                {State, Counts} -> described(State, Counts)
+    case process_info(Pid, message_queue_len) of
+        {message_queue_len, Length} when Length < ?ASK_MAX_QUEUE ->
+            try described(outline_of(Pid), Pid)
             catch
                 _:_ ->
                     atomics:add(Counters, ?SKIPPED, 1),
@@ -1278,37 +1300,72 @@ ask_supervisor(Pid, #shared{counters = Counters}) ->
             unknown
     end.
 
+%% The state of a supervisor holds the start arguments of all its children, and a copy of it may take a second in which the supervisor
+%% restarts nothing. So the supervisor itself picks what is wanted. A function of sys:replace_state/3 that throws leaves the state as it is
+%% (sys, system_replace_state/2), and what it throws comes back in the error.
+outline_of(Pid) ->
+    try sys:replace_state(Pid, fun ?MODULE:outline/1, ?ASK_MS) of
+        _ -> unknown
+    catch
+        error:{callback_failed, _, {throw, {?MODULE, Outline}}} -> Outline
+    end.
+
+%% Runs in a supervisor, takes no longer for a thousand children than a restart does, and never returns.
+outline(State) ->
+    throw({?MODULE, try outlined(State) catch _:_ -> unknown end}).
+
 %% The places in the tuple of OTP and the keys of Elixir's map are the same in all versions.
-described(State, Counts) when is_tuple(State), tuple_size(State) >= 8, element(1, State) =:= state ->
+outlined(State) when tuple_size(State) >= 8, element(1, State) =:= state ->
+    {Name, Strategy, Children} = {element(2, State), element(3, State), element(4, State)},
     AutoShutdown = [Word || Word <- lists:nthtail(8, tuple_to_list(State)), lists:member(Word, [never, any_significant, all_significant])],
+    {supervisor, limit(Name), word(Strategy), number(element(6, State)), number(element(7, State)), AutoShutdown, nested(Children, Strategy), size_of(Children)};
+outlined(#{'__struct__' := 'Elixir.DynamicSupervisor', name := Name, strategy := Strategy, max_restarts := Intensity, max_seconds := Period,
+           children := Children}) ->
+    {dynamic, limit(Name), word(Strategy), number(Intensity), number(Period), [never], [], map_size(Children)};
+outlined(_) -> unknown.
+
+size_of({Ids, _}) when is_list(Ids) -> length(Ids);
+size_of(_) -> ?ASK_MAX_CHILDREN.
+
+%% Ids of the supervisors among static children, by pid. The type is the last but one word of a child in all versions.
+nested({Ids, Children}, Strategy) when Strategy =/= simple_one_for_one, map_size(Children) =< ?ASK_MAX_CHILDREN, is_list(Ids) ->
+    maps:fold(fun
+        (Id, Child, Found) when is_pid(element(2, Child)), element(tuple_size(Child) - 1, Child) =:= supervisor, length(Found) < ?MAX_NESTED ->
+            [{element(2, Child), id(limit(Id))} | Found];
+        (_, _, Found) -> Found
+    end, [], Children);
+nested(_, _) -> [].
+
+described({Behaviour, Name, Strategy, Intensity, Period, AutoShutdown, Nested, Size}, Pid) ->
+    %% This counts in no time the children of simple_one_for_one, and one by one all others.
+    Counts = case Strategy =:= simple_one_for_one orelse Size < ?ASK_MAX_CHILDREN of
+        true -> counts(gen_server:call(Pid, count_children, ?ASK_MS));
+        false -> unknown
+    end,
     #{
-        behaviour => supervisor, name => element(2, State), strategy => element(3, State), intensity => element(6, State),
-        period => element(7, State), auto_shutdown => case AutoShutdown of [Word | _] -> Word; [] -> unknown end,
-        counts => counts(Counts), nested => nested(element(4, State), element(3, State))
+        behaviour => Behaviour, name => Name, strategy => Strategy, intensity => Intensity, period => Period,
+        auto_shutdown => case AutoShutdown of [Word | _] -> Word; [] -> unknown end, counts => Counts, nested => Nested
     };
-described(#{'__struct__' := 'Elixir.DynamicSupervisor', name := Name, strategy := Strategy, max_restarts := Intensity, max_seconds := Period}, Counts) ->
-    #{
-        behaviour => dynamic, name => Name, strategy => Strategy, intensity => Intensity, period => Period, auto_shutdown => never,
-        counts => counts(Counts), nested => []
-    };
-described(_, _) -> unknown.
+%% A state of a shape that is not known. Only a dynamic supervisor has more children than specifications.
+described(unknown, Pid) ->
+    case counts(gen_server:call(Pid, count_children, ?ASK_MS)) of
+        {1, Active, _, _} = Counts when Active > 1 ->
+            #{behaviour => supervisor, name => undefined, strategy => simple_one_for_one, intensity => -1, period => -1,
+              auto_shutdown => unknown, counts => Counts, nested => []};
+        _ -> unknown
+    end.
 
 counts(List) when is_list(List) -> list_to_tuple([field(Key, List, 0) || Key <- [specs, active, supervisors, workers]]);
 counts(_) -> unknown.
-
-%% Ids of static children, by pid.
-nested({_, Children}, Strategy) when Strategy =/= simple_one_for_one, is_map(Children) ->
-    [{element(2, Child), id(limit(Id))} || {Id, Child} <- maps:to_list(Children), is_tuple(Child), is_pid(element(2, Child))];
-nested(_, _) -> [].
 
 answered(Pid, Answer, #agent{shared = #shared{sups = Sups}} = S) ->
     case {ets:lookup(Sups, Pid), Answer} of
         {[{_, Key, Sup}], #{name := Name, behaviour := Behaviour, strategy := Strategy, intensity := Intensity, period := Period,
                             auto_shutdown := AutoShutdown, counts := Counts, nested := Nested}} ->
-            Named = named(#{name => limit(Name)}, Sup),
+            Named = named(#{name => Name}, Sup),
             New = Named#sup{
-                behaviour = Behaviour, strategy = word(Strategy), intensity = number(Intensity), period = number(Period),
-                auto_shutdown = AutoShutdown, counts = Counts, runs = true, asked = true, settled = true
+                behaviour = Behaviour, strategy = Strategy, intensity = Intensity, period = Period, auto_shutdown = AutoShutdown,
+                counts = Counts, runs = true, asked = true, settled = true
             },
             S1 = tell(Pid, update(Pid, Key, Sup, New, S)),
             Sup#sup.asked orelse emit(S1, Pid, init),
@@ -1458,14 +1515,17 @@ cut(Text, Max) ->
 
 %% The events of restart_exporter, for handlers on the node itself. A process of its own runs them: it may be slow, the agent not.
 %%
-%%     [supervisor, init]                   name, strategy, max_restarts, max_seconds
+%%     [supervisor, init]                   strategy, max_restarts, max_seconds (undefined where not known); before all others of it
 %%     [supervisor, child, start]           child_id, child_pid
-%%     [supervisor, child, start_error]     child_id, child_pid (of the run before), reason
-%%     [supervisor, child, terminate]       child_id, child_pid, reason, shutdown (always false: what the supervisor orders is not reported)
-%%     [supervisor, child, restart]         child_id, child_pid (undefined for dynamic children), previous_pid, cause (failure | sibling)
+%%     [supervisor, child, start_error]     child_id, child_pid (of the run before), reason, shutdown (false)
+%%     [supervisor, child, terminate]       child_id, child_pid, reason, shutdown (false: what the supervisor orders is not reported)
+%%     [supervisor, child, restart]         child_id, child_pid (of the run that died), new_pid (undefined for dynamic children), reason of
+%%                                          the death (undefined for siblings), shutdown (did the supervisor order the end?),
+%%                                          cause (failure | sibling)
 %%     [supervisor, terminate]              reason
 %%
-%% Each with the measurement system_time, in native units, and supervisor_pid and supervisor_name in the metadata.
+%% Each with the measurement system_time, in native units, and with supervisor_pid and name in the metadata. The name of a supervisor
+%% without one is its pid as Elixir writes it.
 start_emitter(#{telemetry := true}) -> spawn_link(fun() -> emitter(#{}) end);
 start_emitter(_) -> undefined.
 
@@ -1476,63 +1536,101 @@ emit(#agent{emitter = Emitter, shared = #shared{sups = Sups}}, Pid, What) ->
         _ -> ok
     end.
 
-%% All maps a supervisor to the runs of its children, by id. A run is a pid; after an end that a restart follows it is {pending, Pid},
-%% or of a dynamic child, whose restart nobody reports, {dynamic, Pid, Since}.
+%% All maps a supervisor to its name, whether it is dynamic, and the runs of its children, by id. A run is a pid; after an end that a restart follows it is
+%% {pending, Pid, Reason}, or of a dynamic child, whose restart is not reported, {dynamic, Pid, Reason, Since}.
 emitter(All) ->
     receive
-        {Pid, Sup, {down, Reason}} ->
-            execute([supervisor, terminate], Pid, Sup, #{reason => Reason}),
-            emitter(maps:remove(Pid, All));
-        {Pid, Sup, What} ->
-            {_, Runs} = maps:get(Pid, All, {Sup, #{}}),
-            Changed = emitted(What, Pid, Sup, Runs),
-            emitter(All#{Pid => {Sup, case map_size(Changed) < ?MAX_EMITTED of true -> Changed; false -> #{} end}});
+        {Pid, Sup, What} -> emitter(heard(What, Pid, introduced(Pid, Sup, All)));
         tick ->
             Before = erlang:monotonic_time(millisecond) - ?INFER_MS,
-            emitter(maps:map(fun(Pid, {Sup, Runs}) -> {Sup, inferred(Pid, Sup, Runs, Before)} end, All))
+            emitter(maps:map(fun(Pid, {Name, Dynamic, Runs}) -> {Name, Dynamic, inferred(Pid, Name, Runs, Before)} end, All))
     end.
 
-emitted(init, Pid, #sup{strategy = Strategy, intensity = Intensity, period = Period, name = Name} = Sup, Runs) ->
-    execute([supervisor, init], Pid, Sup, #{name => Name, strategy => Strategy, max_restarts => Intensity, max_seconds => Period}),
-    Runs;
-emitted({started, {Id, _, _, _, _, _}, Child, _}, Pid, Sup, Runs) ->
+heard(init, _, All) -> All;
+heard({down, Reason}, Pid, All) ->
+    {{Name, _, _}, Others} = maps:take(Pid, All),
+    execute([supervisor, terminate], Pid, Name, #{reason => Reason}),
+    Others;
+heard(What, Pid, All) ->
+    #{Pid := {Name, Dynamic, Runs}} = All,
+    Changed = emitted(What, Pid, Name, Dynamic, Runs),
+    All#{Pid := {Name, Dynamic, case map_size(Changed) < ?MAX_EMITTED of true -> Changed; false -> #{} end}}.
+
+%% The init of a supervisor comes before all else that is heard of it. It is asked here if the agent has no answer yet.
+introduced(Pid, _, All) when is_map_key(Pid, All) -> All;
+introduced(Pid, Sup, All) ->
+    Name = told_name(Pid, Sup),
+    Said = {Sup#sup.behaviour, Sup#sup.strategy, Sup#sup.intensity, Sup#sup.period},
+    {Behaviour, Strategy, Intensity, Period} = case Sup of
+        #sup{asked = false, behaviour = Kind} when Kind =/= bridge ->
+            try outline_of(Pid) of
+                {Known, _, Asked, Most, Seconds, _, _, _} -> {Known, Asked, Most, Seconds};
+                unknown -> Said
+            catch
+                _:_ -> Said
+            end;
+        _ -> Said
+    end,
+    Configuration = #{
+        strategy => case Strategy of unknown -> undefined; _ -> Strategy end, max_restarts => known(Intensity), max_seconds => known(Period)
+    },
+    execute([supervisor, init], Pid, Name, Configuration),
+    All#{Pid => {Name, Behaviour =:= dynamic orelse Strategy =:= simple_one_for_one, #{}}}.
+
+known(-1) -> undefined;
+known(Number) -> Number.
+
+told_name(Pid, #sup{kind = Kind, name = Text}) ->
+    case process_info(Pid, registered_name) of
+        {registered_name, Name} -> Name;
+        %% It has ended, or its name is not one of this node's.
+        _ when Kind =:= unnamed -> list_to_binary([$#, "PID" | pid_to_list(Pid)]);
+        _ when Kind =:= local -> try binary_to_existing_atom(Text, utf8) catch error:_ -> Text end;
+        _ -> Text
+    end.
+
+emitted({started, {Id, _, _, _, _, _}, Child, _}, Pid, Name, _, Runs) ->
     case Runs of
-        #{Id := {pending, Previous}} -> restarted(Pid, Sup, Id, Child, Previous, failure);
-        #{Id := Previous} when is_pid(Previous) -> restarted(Pid, Sup, Id, Child, Previous, sibling);
-        _ -> execute([supervisor, child, start], Pid, Sup, #{child_id => Id, child_pid => Child})
+        #{Id := {pending, Previous, Reason}} -> restarted(Pid, Name, Id, Child, Previous, Reason, failure);
+        #{Id := Previous} when is_pid(Previous) -> restarted(Pid, Name, Id, Child, Previous, undefined, sibling);
+        _ -> execute([supervisor, child, start], Pid, Name, #{child_id => Id, child_pid => Child})
     end,
     Runs#{Id => Child};
-emitted({terminated, {Id, _, RestartType, _, _, _}, Child, Reason}, Pid, Sup, Runs) ->
+emitted({terminated, {Id, _, RestartType, _, _, _}, Child, Reason}, Pid, Name, Dynamic, Runs) ->
     Now = erlang:monotonic_time(millisecond),
     %% A dynamic supervisor that reports another end has restarted the child before.
-    Known = inferred(Pid, Sup, Runs, Now + 1),
-    execute([supervisor, child, terminate], Pid, Sup, #{child_id => Id, child_pid => Child, reason => Reason, shutdown => false}),
-    case Sup of
-        _ when RestartType =:= temporary -> maps:remove(Id, Known);
-        #sup{behaviour = dynamic} -> Known#{Id => {dynamic, Child, Now}};
-        #sup{strategy = simple_one_for_one} -> Known#{Id => {dynamic, Child, Now}};
-        _ -> Known#{Id => {pending, Child}}
+    Known = inferred(Pid, Name, Runs, Now + 1),
+    execute([supervisor, child, terminate], Pid, Name, #{child_id => Id, child_pid => Child, reason => Reason, shutdown => false}),
+    case RestartType of
+        temporary -> maps:remove(Id, Known);
+        _ when Dynamic -> Known#{Id => {dynamic, Child, Reason, Now}};
+        _ -> Known#{Id => {pending, Child, Reason}}
     end;
-emitted({start_error, {Id, _, _, _, _, _}, Child, Reason}, Pid, Sup, Runs) ->
-    execute([supervisor, child, start_error], Pid, Sup, #{child_id => Id, child_pid => Child, reason => Reason}),
+emitted({start_error, {Id, _, _, _, _, _}, Child, Reason}, Pid, Name, _, Runs) ->
+    Before = case Child of {restarting, Run} -> Run; _ -> Child end,
+    execute([supervisor, child, start_error], Pid, Name, #{child_id => Id, child_pid => Before, reason => Reason, shutdown => false}),
     case Runs of
-        #{Id := {dynamic, Previous, _}} -> Runs#{Id => {dynamic, Previous, erlang:monotonic_time(millisecond)}};
+        #{Id := {dynamic, Previous, Why, _}} -> Runs#{Id => {dynamic, Previous, Why, erlang:monotonic_time(millisecond)}};
         _ -> Runs
     end;
-emitted({max_intensity, {Id, _, _, _, _, _}, _, _}, _, _, Runs) -> maps:remove(Id, Runs);
-emitted({shutdown_error, _, _, _}, _, _, Runs) -> Runs.
+emitted({max_intensity, {Id, _, _, _, _, _}, _, _}, _, _, _, Runs) -> maps:remove(Id, Runs);
+emitted({shutdown_error, _, _, _}, _, _, _, Runs) -> Runs.
 
-inferred(Pid, Sup, Runs, Before) ->
+inferred(Pid, Name, Runs, Before) ->
     maps:filter(fun
-        (Id, {dynamic, Previous, Since}) when Since < Before -> restarted(Pid, Sup, Id, undefined, Previous, failure), false;
+        (Id, {dynamic, Previous, Reason, Since}) when Since < Before ->
+            restarted(Pid, Name, Id, undefined, Previous, Reason, failure),
+            false;
         (_, _) -> true
     end, Runs).
 
-restarted(Pid, Sup, Id, Child, Previous, Cause) ->
-    execute([supervisor, child, restart], Pid, Sup, #{child_id => Id, child_pid => Child, previous_pid => Previous, cause => Cause}).
+restarted(Pid, Name, Id, Child, Previous, Reason, Cause) ->
+    execute([supervisor, child, restart], Pid, Name, #{
+        child_id => Id, child_pid => Previous, new_pid => Child, reason => Reason, shutdown => Cause =:= sibling, cause => Cause
+    }).
 
 %% Not known when this is compiled.
-execute(Event, Pid, #sup{name = Name}, Metadata) ->
+execute(Event, Pid, Name, Metadata) ->
     Telemetry = telemetry,
     erlang:function_exported(Telemetry, execute, 3) andalso
-        Telemetry:execute(Event, #{system_time => erlang:system_time()}, Metadata#{supervisor_pid => Pid, supervisor_name => Name}).
+        Telemetry:execute(Event, #{system_time => erlang:system_time()}, Metadata#{supervisor_pid => Pid, name => Name}).

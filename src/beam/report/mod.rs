@@ -389,12 +389,12 @@ impl Watched {
     /// Is a failure being dealt with that concerns siblings?
     fn is_round_open(&self, node_us: i64) -> bool {
         match self.config.strategy {
-            Some(Strategy::OneForAll | Strategy::RestForOne) => {
+            Some(Strategy::OneForOne | Strategy::Dynamic) => false,
+            // A start just after a death is seldom asked for, so while the strategy is unknown it may be one with siblings.
+            Some(Strategy::OneForAll | Strategy::RestForOne) | None => {
                 let is_recent = since(self.round.last_us, node_us) <= SETTLE;
                 self.round.number > 0 && (self.expected > 0 || is_recent)
             }
-            Some(Strategy::OneForOne | Strategy::Dynamic) => false,
-            None => self.expected > 0,
         }
     }
 

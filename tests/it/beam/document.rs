@@ -1,6 +1,7 @@
 //! The design document's own test, section 4, with real OTP supervisors.
 
 use super::world::{Exporter, NodeBuilder};
+use crate::world::until;
 
 // "tracks restart events via telemetry": start a demo supervisor, kill a child; its history has the death and the restart,
 // and the failure rate of ten seconds counts it.
@@ -32,4 +33,29 @@ async fn a_killed_child_of_a_demo_supervisor_is_in_the_history_in_the_metrics_an
     let known = exporter.supervisor("telemetry_test").await;
     assert_eq!((&known["strategy"], &known["max_restarts"]), (&"one_for_one".into(), &3.into()));
     assert!(known["node"].as_str().unwrap().starts_with("nonode@"), "{known}");
+}
+
+// The same on the node itself, where the document has an `AnalyticsServer` that attaches to the five events: it reads each field
+// that the document reads, and `child_pid` is the run that died. A supervisor without a name is shown by its pid.
+#[tokio::test]
+async fn handlers_on_the_node_are_told_what_the_document_reads() {
+    let exporter = Exporter::start().await;
+    let mut node = NodeBuilder::elixir().start();
+    let server = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/fixtures/beam/analytics.exs");
+    node.ask(&format!("Code.require_file({server:?}); {{:ok, _}} = Analytics.start_link()")).await;
+    node.ask(&format!(":restart_agent.start(address: \"{}\", telemetry: true)", exporter.address())).await;
+    node.status("connection", "live").await;
+    for (options, name) in [("name: :demo, ", ":demo"), ("", "inspect(sup)")] {
+        let child = "%{id: :counter, start: {Agent, :start_link, [fn -> 0 end]}}";
+        let start = format!("{{:ok, sup}} = Supervisor.start_link([{child}], {options}strategy: :one_for_one)");
+        node.ask(&start).await;
+        node.ask("[{_, old, _, _}] = Supervisor.which_children(sup); Process.exit(old, :kill)").await;
+        let expected = "[{:restart, :counter, old, :killed, false}, {:terminate, :counter, old, :killed, false}, {:start, :counter, old}]";
+        let is_told = async || {
+            let answer = node.ask(&format!("Analytics.history(sup) == {expected}")).await;
+            (answer == "true").then_some(())
+        };
+        until("the history on the node", is_told).await;
+        node.check(&format!("Analytics.info(sup) == {{{name}, :one_for_one, 3, 5}}"), "true").await;
+    }
 }

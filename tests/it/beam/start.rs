@@ -125,8 +125,12 @@ async fn a_token_opens_the_way_over_tcp_and_is_not_shown() {
 async fn the_agent_emits_telemetry_on_the_node_if_it_is_told_to() {
     let exporter = Exporter::start().await;
     let mut node = NodeBuilder::elixir().start();
-    node.check("Process.register(self(), :listener)", "true").await;
-    node.ask("Code.ensure_loaded(:telemetry)").await;
+    let events =
+        "[:init], [:child, :start], [:child, :start_error], [:child, :terminate], [:child, :restart], [:terminate]";
+    let attached = format!(
+        ":telemetry.attach_many(:test, Enum.map([{events}], &[:supervisor | &1]), fn event, measured, metadata, pid -> send(pid, {{event, measured, metadata}}) end, self())"
+    );
+    node.check(&attached, ":ok").await;
     node.ask(&format!(":restart_agent.start(address: \"{}\", telemetry: true)", exporter.address())).await;
     node.status("connection", "live").await;
     node.ask(":tree.start(:told, %{intensity: 9}, [:tree.child(:w)])").await;
@@ -136,22 +140,26 @@ async fn the_agent_emits_telemetry_on_the_node_if_it_is_told_to() {
     node.check(":tree.stop(:told)", ":ok").await;
     let heard = |event: &str, pattern: &str, guard: &str| {
         format!(
-            "receive do {{{event}, %{{system_time: _}}, %{{supervisor_name: \"told\"{pattern}}}}} when {guard} -> :heard after 5000 -> :missed end"
+            "receive do {{{event}, %{{system_time: _}}, %{{supervisor_pid: _, name: :told{pattern}}}}} when {guard} -> :heard after 5000 -> :missed end"
         )
     };
     for (event, pattern, guard) in [
-        ("[:supervisor, :init]", ", name: \"told\", strategy: :one_for_one, max_restarts: 9, max_seconds: 5", "true"),
+        ("[:supervisor, :init]", ", strategy: :one_for_one, max_restarts: 9, max_seconds: 5", "true"),
         ("[:supervisor, :child, :start]", ", child_id: :w, child_pid: pid", "pid == old"),
         (
             "[:supervisor, :child, :terminate]",
             ", child_id: :w, child_pid: pid, reason: :boom, shutdown: false",
             "pid == old",
         ),
-        ("[:supervisor, :child, :start_error]", ", child_id: :w, reason: :busy", "true"),
+        (
+            "[:supervisor, :child, :start_error]",
+            ", child_id: :w, child_pid: pid, reason: :busy, shutdown: false",
+            "pid == old",
+        ),
         (
             "[:supervisor, :child, :restart]",
-            ", child_id: :w, child_pid: pid, previous_pid: was, cause: :failure",
-            "pid == new and was == old",
+            ", child_id: :w, child_pid: pid, new_pid: next, reason: :boom, shutdown: false, cause: :failure",
+            "pid == old and next == new",
         ),
         ("[:supervisor, :terminate]", ", reason: :shutdown", "true"),
     ] {

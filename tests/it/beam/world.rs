@@ -32,7 +32,7 @@ pub(super) fn code() -> &'static Path {
         fs::write(&agent, run_to_end(&["beam-agent"]).stdout).unwrap();
         let mut compiler = Command::new("erlc");
         compiler.args(["-W", "-Werror", "-o"]).arg(fresh.path()).arg(agent);
-        compiler.args(["driver.erl", "tree.erl", "telemetry.erl"].map(fixture));
+        compiler.args(["driver.erl", "tree.erl", "crowd.erl", "telemetry.erl"].map(fixture));
         let output = compiler.output().unwrap_or_else(|error| panic!("erlc cannot be run, install Erlang: {error}"));
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         // Whole files only: other runs of the tests may read them.
