@@ -9,6 +9,8 @@
 
 #[path = "../benches/support/agent.rs"]
 mod agent;
+#[path = "../benches/support/chance.rs"]
+mod chance;
 
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, SystemTime};
@@ -22,6 +24,7 @@ use restart_exporter::http::LIVE_BYTES;
 use restart_exporter::telemetry::{Telemetry, monotonic_now, now};
 
 use agent::{Child, HELLO_US, Report, Row, Sup, Who};
+use chance::Chance;
 
 /// Frames until everything begins anew: a session must not grow for ever in the fuzzer either.
 const FRAMES_EACH: u64 = 20_000;
@@ -49,26 +52,6 @@ const LIMITS: NodeLimits = NodeLimits {
     text_bytes_per_node: 32 * 1024,
     retention: Duration::from_secs(1),
 };
-
-/// Chance: xorshift64*, which is good enough to break things.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())]
-    }
-}
 
 struct Fuzzer {
     chance: Chance,
@@ -239,7 +222,7 @@ fn main() {
     let minutes: u64 = std::env::args().nth(1).map_or(1, |minutes| minutes.parse().unwrap());
     let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64 | 1;
     println!("seed {seed}, {minutes} minutes");
-    let mut fuzzer = Fuzzer::new(Chance(seed));
+    let mut fuzzer = Fuzzer::new(Chance::new(seed));
     let (begin, mut frames) = (monotonic_now(), 0u64);
     // One session after the other, so that what one may take is what all may take, but for what the allocator keeps.
     let analytics = AnalyticsConfig { max_supervisors: SUPERVISORS, ..AnalyticsConfig::default() };
